@@ -1,0 +1,1 @@
+"""Everything that touches the outside: one library each, each behind one port of `reconciler.ports`."""

@@ -1,0 +1,320 @@
+"""What Git declares: frozen values with the units in their types. No I/O, no parsing.
+
+`core/manifest.py` makes these out of files; `core/plan.py` compares them with `core/live.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import rfc8785
+
+from reconciler.core.errors import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image pinned by digest: `repository[:tag]@sha256:<64 hex>`. The tag is for people only."""
+
+    repository: str
+    digest: str
+    tag: str | None = None
+
+    @property
+    def pinned(self) -> str:
+        """`repository@digest`: the only form an engine is ever asked for."""
+        return f"{self.repository}@{self.digest}"
+
+    def __str__(self) -> str:
+        return f"{self.repository}:{self.tag}@{self.digest}" if self.tag else self.pinned
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One commit: the full SHA and what the journal keeps of it."""
+
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+    committer: str
+    committed_at: datetime
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file out of the same commit, put at an absolute `path` in the instance, read-only."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int = 0o444
+
+
+class SecretTarget(StrEnum):
+    """How an instance sees a secret."""
+
+    ENV = "env"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretUse:
+    """A reference to an operator's secret, given as environment variable or file `target`."""
+
+    secret: str
+    kind: SecretTarget
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of the instance; `host` publishes it on the engine's host at `address`."""
+
+    name: str
+    container: int
+    protocol: str = "tcp"
+    host: int | None = None
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A writable, memory-backed directory; `size` in bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits: memory in bytes, cpus in billionths of a core, pids as a count. None means no limit."""
+
+    memory: int | None = None
+    nano_cpus: int | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCheck:
+    """GET `path` on the instance's `port`; any status 200..399 is a success."""
+
+    port: int
+    path: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpCheck:
+    """A TCP connection to the instance's `port` is a success."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecCheck:
+    """`command` run inside the instance; exit code 0 is a success."""
+
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """When an instance counts as healthy: `healthy_after` checks in a row, `unhealthy_after` to lose it.
+
+    Until it was healthy once, failures are forgiven for `startup`. Without a `check` an instance is
+    healthy when it has been running for `healthy_after` intervals.
+    """
+
+    check: HttpCheck | TcpCheck | ExecCheck | None = None
+    interval: timedelta = timedelta(seconds=5)
+    timeout: timedelta = timedelta(seconds=2)
+    healthy_after: int = 2
+    unhealthy_after: int = 3
+    startup: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How an instance goes: up to `deadline` without new requests, then SIGTERM and up to `grace`."""
+
+    deadline: timedelta = timedelta(seconds=10)
+    grace: timedelta = timedelta(seconds=10)
+
+
+class Strategy(StrEnum):
+    """How a new version takes over."""
+
+    ROLLING = "rolling"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """`surge`: how many instances may exist beyond the replicas. `progress_deadline`: the longest wait for progress."""
+
+    strategy: Strategy = Strategy.ROLLING
+    surge: int = 1
+    progress_deadline: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What an instance may do. The defaults are the immutable ones; the operator's settings allow more.
+
+    `writable_root` opens the root filesystem; changes below a path of `writable_paths` are then the
+    service's own, any other is drift.
+    """
+
+    user: str | None = None
+    writable_root: bool = False
+    writable_paths: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    privileged: bool = False
+    host_network: bool = False
+
+
+class DriftPolicy(StrEnum):
+    """Whether a difference that Git did not cause is repaired or only reported."""
+
+    CORRECT = "correct"
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """All that Git declares of one service. `digest_of_shape` covers what makes an instance what it is."""
+
+    name: str
+    image: ImageRef
+    replicas: int = 1
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[File, ...] = ()
+    secrets: tuple[SecretUse, ...] = ()
+    ports: tuple[Port, ...] = ()
+    resources: Resources = Resources()
+    tmpfs: tuple[Tmpfs, ...] = ()
+    security: Security = Security()
+    health: Health = Health()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    drain: Drain = Drain()
+    rollout: Rollout = Rollout()
+    depends_on: tuple[str, ...] = ()
+    drift: DriftPolicy = DriftPolicy.CORRECT
+    suspend: bool = False
+    lifetime: timedelta | None = None
+
+    @property
+    def stop_first(self) -> bool:
+        """A published host port can be held by one instance only: the old one stops before the new one starts."""
+        return any(port.host is not None for port in self.ports)
+
+    def operated_as(self, newest: ServiceSpec) -> ServiceSpec:
+        """This version, run the way `newest` asks: what is not part of a version is taken from there."""
+        return replace(
+            self,
+            replicas=newest.replicas,
+            drain=newest.drain,
+            rollout=newest.rollout,
+            depends_on=newest.depends_on,
+            drift=newest.drift,
+            suspend=newest.suspend,
+            lifetime=newest.lifetime,
+        )
+
+    def shape(self) -> dict[str, Any]:
+        """The parts that make an instance what it is, as plain JSON values; what is at its default is left out.
+
+        Leaving defaults out keeps the version of a service the same when a release of Reconciler learns a new field.
+        """
+        found: dict[str, Any] = {"image": self.image.pinned}
+        plain = {
+            "command": list(self.command),
+            "args": list(self.args),
+            "env": dict(self.env),
+            "labels": dict(self.labels),
+            "files": [[f.path, hashlib.sha256(f.content).hexdigest(), f.mode] for f in self.files],
+            "secrets": [[s.secret, s.kind.value, s.target] for s in self.secrets],
+            "ports": [_differences(p, Port("", 0)) for p in self.ports],
+            "resources": _differences(self.resources, Resources()),
+            "tmpfs": [[t.path, t.size] for t in self.tmpfs],
+            "security": _differences(self.security, Security()),
+            "health": _health_shape(self.health),
+        }
+        found.update({key: value for key, value in plain.items() if value})
+        return found
+
+
+def _differences(value: Any, default: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from `default`, as JSON values."""
+    found = {}
+    for name in value.__dataclass_fields__:
+        mine = getattr(value, name)
+        if mine != getattr(default, name):
+            found[name] = mine.total_seconds() if isinstance(mine, timedelta) else _plain(mine)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _health_shape(health: Health) -> dict[str, Any]:
+    found = _differences(replace(health, check=None), Health())
+    if health.check is not None:
+        kind = type(health.check).__name__
+        found[kind] = {name: _plain(getattr(health.check, name)) for name in health.check.__dataclass_fields__}
+    return found
+
+
+def version_of(spec: ServiceSpec, secret_versions: Mapping[str, str]) -> str:
+    """The version of a service: 64 hex digits over its shape and the versions of the secrets it uses (RFC 8785, SHA-256)."""
+    used = {use.secret: secret_versions[use.secret] for use in spec.secrets}
+    body = spec.shape() | ({"secretVersions": used} if used else {})
+    return hashlib.sha256(rfc8785.dumps(body)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One error in what a person wrote, with its place (1-based)."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    reason: Reason = Reason.MANIFEST_INVALID
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """How much of an environment one revision may remove: `max_percent` of its services (one is always allowed)."""
+
+    max_percent: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """One environment as a revision declares it. `problems` holds the services that are not usable, and why."""
+
+    environment: str
+    revision: Revision
+    services: Mapping[str, ServiceSpec]
+    problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    prune: Prune = Prune()
+    suspend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service as it shall run now: the declared one, or the last good one where that is not usable."""
+
+    spec: ServiceSpec
+    version: str
+    revision: str

@@ -1,0 +1,119 @@
+"""What can be done: effects on the engine and transitions in the journal. Values only.
+
+Each effect is idempotent by its derived name. None of them blocks for long: a pull is asked for and observed,
+a stop is a signal whose effect is observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.core.model import ServiceSpec
+from reconciler.core.record import What
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureNetwork:
+    """Make the private network of the environment."""
+
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage:
+    """Ask the engine to fetch `repository@digest`; returns at once, the outcome is observed."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateInstance:
+    """Create, but do not start, the instance `name`."""
+
+    name: str
+    environment: str
+    spec: ServiceSpec = field(repr=False)
+    version: str
+    revision: str
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartInstance:
+    """Start a created or kept instance."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttachTraffic:
+    """Let the instance be found under its service's name."""
+
+    name: str
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetachTraffic:
+    """No new requests: the instance can no longer be found under its service's name."""
+
+    name: str
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateInstance:
+    """Send SIGTERM. `keep`: the stopped instance stays as the way back until the new one is healthy."""
+
+    name: str
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KillInstance:
+    """Send SIGKILL: the grace ran out."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveInstance:
+    """Remove the instance and what was made for it."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOrphan:
+    """Remove a leftover of ours that belongs to no instance."""
+
+    name: str
+
+
+Effect = (
+    EnsureNetwork
+    | PullImage
+    | CreateInstance
+    | StartInstance
+    | AttachTraffic
+    | DetachTraffic
+    | TerminateInstance
+    | KillInstance
+    | RemoveInstance
+    | SweepOrphan
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A decision that is only recorded. `evidence_of`: the instance whose last log lines are added to the record."""
+
+    what: What
+    details: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    evidence_of: str | None = None
+
+
+Step = Effect | Transition

@@ -1,0 +1,1 @@
+"""What says "look at this environment": hints only, never data."""
