@@ -50,8 +50,12 @@ class ServiceMemory:
     """What the journal knows of one service.
 
     `detached` and `terminated` hold when an instance lost its traffic and got SIGTERM; `kept` are instances that we
-    stopped but keep as the way back; `losses` are the times at which instances of the stable version were lost;
-    `drift` is what was reported of each instance, so that it is reported once; `returning` is when a rollback began.
+    stopped but keep as the way back; `losses` are the times at which instances of the stable version were lost, `lost`
+    the names of those not yet removed. `served` are the instances that should be in traffic, `exposed` those that ever
+    may have been. `drift` is what was reported of each instance, so that it is reported once; `returning` is when a
+    rollback began. `made` are the instances that by our own acts should exist, `intended` those of which a creation may
+    or may not have happened: what is in `made` and not observed was removed by hand, what is observed and in neither
+    was added by hand.
     """
 
     stable: VersionRef | None = None
@@ -65,13 +69,22 @@ class ServiceMemory:
     kept: frozenset[str] = frozenset()
     losses: tuple[datetime, ...] = ()
     drift: Mapping[str, str] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+    served: frozenset[str] = frozenset()
+    exposed: frozenset[str] = frozenset()
+    made: frozenset[str] = frozenset()
+    intended: frozenset[str] = frozenset()
     returning: datetime | None = None
     stalled: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentMemory:
-    """What the journal knows of one environment. `good` maps a service to the last revision in which it was valid."""
+    """What the journal knows of one environment.
+
+    `good` maps a service that is not valid in the admitted revision to the last revision in which it was; `foreign` is what was reported of things that
+    are not ours but in our way.
+    """
 
     admitted: str = ""
     admitted_at: datetime | None = None
@@ -80,8 +93,8 @@ class EnvironmentMemory:
     rejected: str = ""
     rejected_reason: str = ""
     good: Mapping[str, str] = field(default_factory=dict)
-    invalid: Mapping[str, str] = field(default_factory=dict)
     services: Mapping[str, ServiceMemory] = field(default_factory=dict)
+    foreign: Mapping[str, str] = field(default_factory=dict)
     suspension: Suspension | None = None
 
 
@@ -99,26 +112,35 @@ def remember(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
                 committer=entry.committer,
                 rejected="",
                 rejected_reason="",
-                good={**memory.good, **dict.fromkeys(entry.details.get("services", ()), entry.revision)},
+                good=_good(memory, entry),
             )
         case What.REVISION_REJECTED:
             return replace(memory, rejected=entry.revision, rejected_reason=entry.reason)
         case What.SUSPENDED:
             return replace(memory, suspension=_suspension(entry))
         case What.RESUMED:
-            return replace(memory, suspension=None)
+            # After a refusal (unrelated history, say) a person's word lets the head be judged as if it were the first.
+            return replace(memory, suspension=None, rejected="", admitted="" if memory.rejected else memory.admitted)
+        case What.DRIFT_FOUND:
+            name, differences = str(entry.details.get("name", "")), str(entry.details.get("differences", ""))
+            return replace(memory, foreign={**memory.foreign, name: differences})
+        case What.DRIFT_REPAIRED:
+            return replace(memory, foreign={})
         case _:
             return memory
 
 
+def _good(memory: EnvironmentMemory, entry: Entry) -> Mapping[str, str]:
+    """For each service that is not valid now, the revision to take it from: the one in use so far."""
+    names = (str(name) for name in entry.details.get("invalid", ()))
+    return {name: sha for name in names if (sha := memory.good.get(name, memory.admitted))}
+
+
 def _remember_service(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
     services = dict(memory.services)
-    if entry.what is What.SERVICE_INVALID:
-        return replace(memory, invalid={**memory.invalid, entry.service: entry.revision})
     if entry.what is What.SERVICE_REMOVED:
         services.pop(entry.service, None)
-        good = {name: sha for name, sha in memory.good.items() if name != entry.service}
-        return replace(memory, services=services, good=good)
+        return replace(memory, services=services)
     change = _CHANGES.get(entry.what)
     if change is None:
         return memory
@@ -133,10 +155,12 @@ def _suspension(entry: Entry) -> Suspension:
 def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     name = str(entry.details.get("name", ""))
     match entry.details.get("effect"):
+        case "CreateInstance":
+            return replace(service, made=service.made | {name}, intended=service.intended - {name})
         case "DetachTraffic":
             return replace(service, detached={**service.detached, name: entry.at})
         case "AttachTraffic":
-            return replace(service, detached=_without(service.detached, name))
+            return replace(service, detached=_without(service.detached, name), served=service.served | {name})
         case "TerminateInstance":
             kept = service.kept | {name} if entry.details.get("keep") else service.kept
             return replace(service, terminated={**service.terminated, name: entry.at}, kept=kept)
@@ -152,8 +176,27 @@ def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
                 detached=_without(service.detached, name),
                 terminated=_without(service.terminated, name),
                 kept=service.kept - {name},
+                lost=service.lost - {name},
+                served=service.served - {name},
+                exposed=service.exposed - {name},
+                intended=service.intended - {name},
                 drift=_without(service.drift, name),
             )
+        case _:
+            return service
+
+
+def _intent(service: ServiceMemory, entry: Entry) -> ServiceMemory:
+    name = str(entry.details.get("name", ""))
+    match entry.details.get("effect"):
+        case "CreateInstance":
+            return replace(service, intended=service.intended | {name})
+        case "RemoveInstance":
+            return replace(service, made=service.made - {name}, intended=service.intended | {name})
+        case "AttachTraffic":
+            return replace(service, exposed=service.exposed | {name})
+        case "DetachTraffic" | "TerminateInstance":
+            return replace(service, served=service.served - {name})
         case _:
             return service
 
@@ -175,6 +218,9 @@ def _rollout_superseded(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 def _rollout_failed(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     assert entry.to_version is not None
     quarantine = Quarantine(reason=entry.reason, at=entry.at, revision=entry.revision)
+    if entry.to_version == service.stable:
+        # A promoted version that keeps failing: the way back is the version before it.
+        service = replace(service, stable=service.previous, previous=None, losses=())
     return replace(
         service,
         rollout=None,
@@ -192,7 +238,8 @@ def _instance_healthy(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _instance_lost(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    return replace(service, losses=(*service.losses, entry.at)[-LOSSES_KEPT:])
+    name = str(entry.details.get("name", ""))
+    return replace(service, losses=(*service.losses, entry.at)[-LOSSES_KEPT:], lost=service.lost | {name})
 
 
 def _promoted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -217,7 +264,16 @@ def _quarantine_lifted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _adopted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    return replace(service, stable=entry.to_version, promoted_at=entry.at)
+    made = frozenset(str(name) for name in entry.details.get("names", ()))
+    served = frozenset(str(name) for name in entry.details.get("served", ()))
+    return replace(
+        service,
+        stable=entry.to_version,
+        promoted_at=entry.at,
+        made=service.made | made,
+        served=service.served | served,
+        exposed=service.exposed | served,
+    )
 
 
 def _drift_found(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -226,7 +282,8 @@ def _drift_found(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _drift_repaired(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    return replace(service, drift={})
+    gone = frozenset(str(name) for name in entry.details.get("gone", ()))
+    return replace(service, drift={}, made=service.made - gone)
 
 
 def _stalled(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -242,6 +299,7 @@ def _resumed(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 _CHANGES: Mapping[What, Callable[[ServiceMemory, Entry], ServiceMemory]] = {
+    What.INTENT: _intent,
     What.DONE: _done,
     What.ROLLOUT_STARTED: _rollout_started,
     What.ROLLOUT_SUPERSEDED: _rollout_superseded,

@@ -10,14 +10,16 @@ from typing import Any
 
 
 class What(StrEnum):
-    """The kinds of record. INTENT, DONE and FAILED surround each effect; the others are decisions and transitions."""
+    """The kinds of record. INTENT, DONE and FAILED surround each effect; the others are decisions and transitions.
+
+    UNKNOWN stands for a kind that a newer release wrote; the word itself is in the record's `body`.
+    """
 
     JOURNAL_BEGAN = "JournalBegan"
     EPOCH_OPENED = "EpochOpened"
     REVISION_ADMITTED = "RevisionAdmitted"
     REVISION_REJECTED = "RevisionRejected"
     HISTORY_REWRITTEN = "HistoryRewritten"
-    SERVICE_INVALID = "ServiceInvalid"
     INTENT = "Intent"
     DONE = "Done"
     FAILED = "Failed"
@@ -36,6 +38,7 @@ class What(StrEnum):
     STALLED = "Stalled"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
+    UNKNOWN = "Unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An entry in its place: `index` from 1 without gaps, `epoch` of the writer, the chain's two hashes (hex)."""
+    """An entry in its place: `index` from 1 without gaps, `epoch` of the writer, the chain's two hashes (hex).
+
+    `body` is what is stored and hashed: canonical bytes that may hold more than this release understands.
+    """
 
     index: int
     epoch: int
     previous: str
     hash: str
     entry: Entry
+    body: bytes = field(default=b"", repr=False, compare=False)

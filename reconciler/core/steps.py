@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.model import ServiceSpec
-from reconciler.core.record import What
+from reconciler.core.record import VersionRef, What
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,8 @@ class Transition:
     details: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     evidence_of: str | None = None
+    from_version: VersionRef | None = None
+    to_version: VersionRef | None = None
 
 
 Step = Effect | Transition

@@ -1,0 +1,232 @@
+"""The connection to one Docker Engine: made when first needed, never taken from the environment's DOCKER_* variables.
+
+Every exception of the SDK, of requests and of paramiko becomes one of ours here. No knowledge of environments or
+instances.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker
+import paramiko
+import requests
+import urllib3
+from docker import auth
+from docker.errors import APIError, DockerException, NotFound
+from docker.tls import TLSConfig
+
+from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
+from reconciler.settings import DockerSettings
+
+POOL = 64
+MAX_LINE = 2000
+
+Json = dict[str, Any]
+
+
+class Engine(docker.APIClient):
+    """The SDK's low-level client, with the few calls that it offers only without a deadline."""
+
+    def __init__(self, settings: DockerSettings, tls: TLSConfig | None) -> None:
+        timeout = settings.timeout.total_seconds()
+        super().__init__(settings.host, version="auto", timeout=timeout, tls=tls or False, max_pool_size=POOL)
+        # The SDK reads proxies, headers and credentials from the caller's home; the operator's settings alone count.
+        self.trust_env = False
+        self._general_configs: Json = {}
+        self._auth_configs = auth.AuthConfig({})
+
+    def pull_stream(self, image: str, credentials: Mapping[str, str], timeout: float) -> requests.Response:
+        """Begin to pull `repository@digest`. `timeout` in seconds bounds the wait for each piece of the answer."""
+        repository, digest = image.split("@", 1)
+        response: requests.Response = self._post(
+            self._url("/images/create"),
+            params={"fromImage": repository, "tag": digest},
+            headers={"X-Registry-Auth": auth.encode_header(dict(credentials))},
+            stream=True,
+            timeout=timeout,
+        )
+        self._raise_for_status(response)
+        return response
+
+    def event_stream(self, since: str | None, filters: Mapping[str, Any], timeout: float) -> requests.Response:
+        """Open the events from `since` (engine time) on; a silence of `timeout` seconds ends it with an error."""
+        params = {"filters": json.dumps(filters)} | ({"since": since} if since else {})
+        response: requests.Response = self._get(self._url("/events"), params=params, stream=True, timeout=timeout)
+        self._raise_for_status(response)
+        return response
+
+    def log_tail(self, container: str, lines: int) -> tuple[str, ...]:
+        """The last lines of a container's output, each cut to 2,000 characters; memory is bounded by what is kept."""
+        params = {"stdout": 1, "stderr": 1, "tail": lines, "follow": 0, "timestamps": 0}
+        response = self._get(self._url("/containers/{0}/logs", container), params=params, stream=True)
+        self._raise_for_status(response)
+        kept: deque[str] = deque(maxlen=lines)
+        with response:
+            for line in _lines(_frames(response.raw)):
+                kept.append(line)
+        return tuple(kept)
+
+
+def _frames(raw: Any) -> Iterator[bytes]:
+    """The payloads of the engine's multiplexed stream: 8 bytes of header (kind, 0, 0, 0, length), then the bytes."""
+    while len(header := raw.read(8)) == 8:
+        left = int.from_bytes(header[4:], "big")
+        while left > 0:
+            piece = raw.read(min(left, 65536))
+            if not piece:
+                return
+            left -= len(piece)
+            yield piece
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    line = b""
+    for piece in pieces:
+        *whole, rest = piece.split(b"\n")
+        for part in whole:
+            yield (line + part)[:MAX_LINE].decode("utf-8", "replace").rstrip("\r")
+            line = b""
+        line = (line + rest)[:MAX_LINE]
+    if line:
+        yield line.decode("utf-8", "replace")
+
+
+class Connection:
+    """One engine, reached when first asked; the same client afterwards, which opens sockets anew by itself."""
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._client: Engine | None = None
+        self._info: Json | None = None
+        self._closed = False
+
+    @property
+    def where(self) -> str:
+        """How errors name this engine."""
+        return f"engine {self.settings.name} at {self.settings.host}"
+
+    def client(self) -> Engine:
+        """The client. Raises Retryable(ENGINE_UNREACHABLE), Stalled(SETTINGS_INVALID)."""
+        with self._lock:
+            if self._client is None:
+                with engine_errors(self.where):
+                    self._client = Engine(self.settings, self._tls())
+            return self._client
+
+    def info(self) -> Json:
+        """What the engine says of itself, asked once."""
+        client = self.client()
+        with self._lock:
+            if self._info is None:
+                with engine_errors(self.where):
+                    self._info = client.info()
+            return self._info
+
+    def host_address(self) -> str | None:
+        """Where published ports are reached, or None when the instances' own addresses are in reach from here.
+
+        Only the network of a local engine that is neither rootless nor inside a virtual machine is.
+        """
+        parts = urlsplit(self.settings.host)
+        if parts.scheme != "unix":
+            return parts.hostname or "127.0.0.1"
+        info = self.info()
+        apart = any("rootless" in option for option in info.get("SecurityOptions") or ())
+        return "127.0.0.1" if apart or "Docker Desktop" in str(info.get("OperatingSystem")) else None
+
+    def close(self) -> None:
+        """Close idle sockets; calls under way end by themselves."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+
+    def _tls(self) -> TLSConfig | None:
+        settings = self.settings
+        files = (settings.tls_ca, settings.tls_cert, settings.tls_key)
+        if not any(files):
+            return None
+        if settings.tls_ca is None or settings.tls_cert is None or settings.tls_key is None:
+            raise Stalled(
+                Reason.SETTINGS_INVALID,
+                "only some of the three TLS files are set",
+                where=self.where,
+                remedy="Set the CA, the certificate and the key of this runtime",
+            )
+        return TLSConfig(
+            client_cert=(str(settings.tls_cert), str(settings.tls_key)), ca_cert=str(settings.tls_ca), verify=True
+        )
+
+
+@contextmanager
+def engine_errors(where: str, remedy: str = "") -> Iterator[None]:
+    """Translate whatever a call to the engine raises. `where` names the engine and the thing asked about."""
+    try:
+        yield
+    except ReconcilerError:
+        raise
+    except APIError as error:
+        raise translated(error, where, remedy) from error
+    except (
+        DockerException,
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        paramiko.SSHException,
+        OSError,
+        EOFError,
+    ) as error:
+        raise Retryable(
+            Reason.ENGINE_UNREACHABLE,
+            f"the engine does not answer: {_short(error)}",
+            where=where,
+            remedy="Check that the Docker daemon runs and that this user may use it",
+        ) from error
+
+
+def message_of(error: APIError) -> str:
+    """What the engine said, on one line of at most 500 characters."""
+    return " ".join(str(error.explanation or error).split())[:500]
+
+
+def translated(error: APIError, where: str, remedy: str = "") -> ReconcilerError:
+    """The error for a refusal of the engine, told apart by status and by what it says."""
+    said = message_of(error)
+    lowered = said.lower()
+    if any(words in lowered for words in ("port is already allocated", "address already in use", "failed to bind")):
+        return Stalled(
+            Reason.PORT_TAKEN,
+            f"a host port is in use: {said}",
+            where=where,
+            remedy="Free the port on the host, or declare another host port",
+        )
+    if "no space left on device" in lowered or "disk quota exceeded" in lowered:
+        return Retryable(
+            Reason.OUT_OF_DISK, f"no space left: {said}", where=where, remedy="Free disk space on the engine's host"
+        )
+    status = error.status_code or 500
+    if status in (400, 403, 405, 406):
+        advice = remedy or "Change what the service asks for, or the engine's configuration"
+        return Stalled(Reason.ENGINE_REFUSED, f"the engine refused: {said}", where=where, remedy=advice)
+    advice = remedy or "It is tried again; see the engine's log if this stays"
+    return Retryable(Reason.ENGINE_REFUSED, f"the engine answered {status}: {said}", where=where, remedy=advice)
+
+
+def _short(error: BaseException) -> str:
+    """The innermost words of a chain of wrapped exceptions."""
+    cause: BaseException = error
+    for _ in range(8):
+        inner = cause.__cause__ or cause.__context__ or next((a for a in cause.args if isinstance(a, Exception)), None)
+        if inner is None:
+            break
+        cause = inner
+    return " ".join(str(cause).split())[:200] or type(cause).__name__
+
+
+__all__ = ["APIError", "Connection", "Engine", "Json", "NotFound", "engine_errors", "message_of", "translated"]

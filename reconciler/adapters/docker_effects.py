@@ -1,0 +1,277 @@
+"""The effects on instances: each looks first, acts only on what is ours, and does nothing when it is done already."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import tarfile
+
+from reconciler.adapters import docker_create as create
+from reconciler.adapters.docker_connection import APIError, Json, NotFound, engine_errors, message_of
+from reconciler.adapters.docker_images import Images
+from reconciler.adapters.docker_network import Network, endpoint_of
+from reconciler.adapters.docker_ownership import Ownership, derived_name, environment_of, name_taken, not_owned
+from reconciler.adapters.failpoints import hit
+from reconciler.core import names
+from reconciler.core.errors import Reason, Retryable
+from reconciler.core.steps import CreateInstance
+from reconciler.ports import Secrets
+
+MAX_PASSWD = 1024 * 1024
+UNSTARTABLE = ("oci runtime", "executable file not found", "no such file or directory", "permission denied", "exec format")
+
+
+class Effects:
+    """What `DockerRuntime.apply` does to instances."""
+
+    def __init__(self, owned: Ownership, network: Network, images: Images, secrets: Secrets) -> None:
+        self._owned = owned
+        self._network = network
+        self._images = images
+        self._secrets = secrets
+        self._connection = owned.connection
+
+    def _where(self, name: str) -> str:
+        return f"{self._connection.where}, instance {name}"
+
+    def create(self, effect: CreateInstance) -> None:
+        """Create an instance and its file volumes, completely or not at all: the container comes last."""
+        where = self._where(effect.name)
+        if environment_of(effect.name) != effect.environment:
+            raise not_owned(effect.name, self._connection.where)
+        if self._exists(effect):
+            return
+        spec = effect.spec
+        image = self._images.inspect(spec.image.pinned)
+        if image is None:
+            raise Retryable(
+                Reason.IMAGE_UNAVAILABLE,
+                f"the engine does not have {spec.image.pinned}",
+                where=where,
+                remedy="It is pulled again",
+            )
+        revealed = {use.secret: self._secrets.reveal(effect.environment, use.secret) for use in spec.secrets}
+        volumes = create.file_volumes(effect.name, create.placed_files(spec, revealed))
+        hidden = create.secret_env(spec, revealed)
+        request = create.create_request(effect, self._owned.owner, image, self._connection.info(), hidden, volumes)
+        self._clear_leftovers(effect.name, effect.environment)
+        if volumes:
+            self._fill(effect, volumes, request["User"])
+        self._create_container(effect, request, where)
+
+    def _exists(self, effect: CreateInstance) -> bool:
+        found = self._owned.inspect(effect.name)
+        if found is None:
+            return False
+        labels = found["Config"].get("Labels") or {}
+        same = labels.get(names.LABEL_VERSION) == effect.version and derived_name(labels) == effect.name
+        if not self._owned.owns(labels, effect.environment) or not same:
+            raise name_taken(effect.name, self._connection.where)
+        return True
+
+    def _create_container(self, effect: CreateInstance, request: Json, where: str) -> None:
+        hit("docker.before_create")
+        with engine_errors(where):
+            try:
+                self._connection.client().create_container_from_config(request, effect.name)
+            except APIError as error:
+                if error.status_code != 409 or not self._exists(effect):
+                    raise
+        hit("docker.after_create")
+
+    def _fill(self, effect: CreateInstance, volumes: tuple[create.FileVolume, ...], user: str) -> None:
+        """Make the volumes and put the files in, through a container that never starts.
+
+        The engine refuses to write into a container with a read-only root, and a new volume takes over what the image
+        has at its place: both are why the filler has the same image and the same mounts, writable.
+        """
+        client, where = self._connection.client(), self._where(effect.name)
+        labels = create.ownership(self._owned.owner, effect.environment, create.ROLE_FILES)
+        filler = create.filler_name(effect.name)
+        for volume in volumes:
+            hit("docker.before_volume_create")
+            with engine_errors(where):
+                client.create_volume(volume.name, labels=labels)
+            hit("docker.after_volume_create")
+        request = create.filler_request(
+            self._owned.owner, effect.environment, effect.spec.image.pinned, volumes
+        )
+        hit("docker.before_filler_create")
+        with engine_errors(where):
+            client.create_container_from_config(request, filler)
+        hit("docker.after_filler_create")
+        numbers = self._numbers(filler, user)
+        uid, gid = numbers or (0, 0)
+        for volume in volumes:
+            content = create.archive(volume, uid, gid, known_user=numbers is not None)
+            hit("docker.before_fill")
+            with engine_errors(where):
+                client.put_archive(filler, volume.directory, content)
+            hit("docker.after_fill")
+        hit("docker.before_filler_remove")
+        with engine_errors(where):
+            client.remove_container(filler, force=True)
+        hit("docker.after_filler_remove")
+
+    def _numbers(self, filler: str, user: str) -> tuple[int, int] | None:
+        """The user's uid and gid, looked up in the image's /etc/passwd when it is a name; None when unknown."""
+        name, _, group = user.partition(":")
+        if name.isdigit():
+            return int(name), int(group) if group.isdigit() else 0
+        try:
+            stream, status = self._connection.client().get_archive(filler, "/etc/passwd")
+            if status.get("size", 0) > MAX_PASSWD:
+                return None
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+                file = tar.extractfile(posixpath.basename("/etc/passwd"))
+                lines = file.read(MAX_PASSWD).decode("utf-8", "replace").splitlines() if file else []
+        except (APIError, tarfile.TarError, KeyError):
+            return None
+        for line in lines:
+            fields = line.split(":")
+            if len(fields) > 3 and fields[0] == name and fields[2].isdigit() and fields[3].isdigit():
+                return int(fields[2]), int(fields[3])
+        return None
+
+    def start(self, name: str) -> None:
+        """Start an instance, out of traffic: it must not be found under its service's name before it is healthy.
+
+        A program that cannot be run is not an error here: the instance is then observed as ended, with the reason.
+        """
+        environment, where = environment_of(name), self._where(name)
+        with self._network.lock(environment):
+            found = self._must(name)
+            if found["State"].get("Running"):
+                return
+            self._unswitch(found, environment)
+            hit("docker.before_start")
+            with engine_errors(where):
+                try:
+                    self._connection.client().start(found["Id"])
+                except APIError as error:
+                    said = message_of(error).lower()
+                    if "port is already allocated" in said or not any(words in said for words in UNSTARTABLE):
+                        raise
+            hit("docker.after_start")
+
+    def _unswitch(self, found: Json, environment: str) -> None:
+        """A stopped instance of ours may still hold its service's name and an address that is another's by now."""
+        endpoint = endpoint_of(found, environment)
+        service = found["Config"]["Labels"][names.LABEL_SERVICE]
+        if endpoint is None:
+            self._network.switch(found, environment, service, attached=False)
+            return
+        if service in (endpoint.get("Aliases") or ()) or (endpoint.get("IPAMConfig") or {}).get("IPv4Address"):
+            name = names.network(environment)
+            with engine_errors(self._where(found["Name"])):
+                client = self._connection.client()
+                hit("docker.before_disconnect")
+                client.disconnect_container_from_network(found["Id"], name, force=True)
+                hit("docker.after_disconnect")
+                hit("docker.before_connect")
+                client.connect_container_to_network(found["Id"], name)
+                hit("docker.after_connect")
+
+    def attach(self, name: str, service: str) -> None:
+        """Let the running instance be found."""
+        environment = environment_of(name)
+        with self._network.lock(environment):
+            found = self._must(name)
+            if not found["State"].get("Running"):
+                raise Retryable(
+                    Reason.INSTANCE_EXITED, "it does not run", where=self._where(name), remedy="It is replaced"
+                )
+            self._network.switch(found, environment, service, attached=True)
+
+    def detach(self, name: str, service: str) -> None:
+        """Let the instance no longer be found; one that is gone cannot be found anyway."""
+        environment = environment_of(name)
+        with self._network.lock(environment):
+            found = self._owned.find(name)
+            if found is not None:
+                self._network.switch(found, environment, service, attached=False)
+
+    def signal(self, name: str, *, kill: bool) -> None:
+        """Send the image's stop signal (SIGTERM unless it names another), or SIGKILL, to an instance that runs."""
+        found = self._owned.find(name)
+        if found is None or not found["State"].get("Running"):
+            return
+        effect = "kill" if kill else "terminate"
+        signal = "SIGKILL" if kill else found["Config"].get("StopSignal") or "SIGTERM"
+        hit(f"docker.before_{effect}")
+        with engine_errors(self._where(name)):
+            try:
+                self._connection.client().kill(found["Id"], signal)
+            except NotFound:
+                pass
+            except APIError as error:
+                if error.status_code != 409:  # it ended in this moment
+                    raise
+        hit(f"docker.after_{effect}")
+
+    def remove(self, name: str) -> None:
+        """Remove an instance with its anonymous volumes, then what was made for it."""
+        found = self._owned.find(name)
+        if found is not None:
+            hit("docker.before_remove")
+            self._remove_container(found["Id"], self._where(name))
+            hit("docker.after_remove")
+        self._clear_leftovers(name, environment_of(name))
+
+    def sweep(self, name: str) -> None:
+        """Remove a leftover: a filler, a file volume without instance, or a second container that claims to be one."""
+        environment = environment_of(create.instance_of(name))
+        found = self._owned.inspect(name)
+        if found is not None:
+            labels = found["Config"].get("Labels") or {}
+            environment = environment or labels.get(names.LABEL_ENVIRONMENT, "")
+            leftover = labels.get(names.LABEL_ROLE) == create.ROLE_FILLER or derived_name(labels) != name
+            if not self._owned.owns(labels, environment) or not leftover:
+                raise not_owned(name, self._connection.where)
+            self._remove_container(found["Id"], f"{self._connection.where}, leftover {name}")
+        elif environment and self._owned.find(create.instance_of(name)) is None:
+            self._remove_volume(name, environment)
+
+    def _clear_leftovers(self, name: str, environment: str) -> None:
+        """Remove the filler and the volumes of an instance that does not exist."""
+        filler = self._owned.inspect(create.filler_name(name))
+        if filler is not None:
+            if not self._owned.owns(filler["Config"].get("Labels"), environment):
+                raise name_taken(create.filler_name(name), self._connection.where)
+            self._remove_container(filler["Id"], self._where(name))
+        index = 0
+        while self._remove_volume(create.volume_name(name, index), environment):
+            index += 1
+
+    def _remove_container(self, identity: str, where: str) -> None:
+        with engine_errors(where):
+            try:
+                self._connection.client().remove_container(identity, v=True, force=True)
+            except NotFound:
+                pass
+            except APIError as error:
+                if "already in progress" not in message_of(error):
+                    raise
+
+    def _remove_volume(self, name: str, environment: str) -> bool:
+        """Whether there was such a volume; it is gone now. Raises Stalled(NOT_OWNED) when it is not ours."""
+        client, where = self._connection.client(), f"{self._connection.where}, volume {name}"
+        with engine_errors(where):
+            try:
+                found = client.inspect_volume(name)
+                if not self._owned.owns(found.get("Labels"), environment):
+                    raise not_owned(name, self._connection.where)
+                hit("docker.before_volume_remove")
+                client.remove_volume(name)
+                hit("docker.after_volume_remove")
+            except NotFound:
+                return False
+        return True
+
+    def _must(self, name: str) -> Json:
+        found = self._owned.find(name)
+        if found is None:
+            raise Retryable(
+                Reason.DRIFT_MISSING, "there is no such instance", where=self._where(name), remedy="It is made anew"
+            )
+        return found

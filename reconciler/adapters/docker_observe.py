@@ -1,0 +1,281 @@
+"""From the engine's answers to `Instance` values: reads, projects, and inspects again only what may have changed.
+
+Changes nothing on the engine.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.adapters import docker_projection
+from reconciler.adapters.docker_connection import Json
+from reconciler.adapters.docker_create import ROLE_FILLER, instance_of
+from reconciler.adapters.docker_network import endpoint_of
+from reconciler.adapters.docker_ownership import Ownership, derived_name
+from reconciler.core import names
+from reconciler.core.errors import Reason
+from reconciler.core.health import HealthState
+from reconciler.core.live import Difference, Foreign, HealthStatus, Instance, Phase
+
+INSPECTORS = 8
+_DURATION = re.compile(r"(Up|Exited|Created|Restarting)( \(\d+\))?.*?(\(Paused\))?$")
+
+_PHASES = {"created": Phase.CREATED, "running": Phase.RUNNING, "paused": Phase.PAUSED}
+
+
+@dataclass(slots=True)
+class Seen:
+    """One container as last inspected. `instance` is what it looked like to `told`, kept to answer with the same value."""
+
+    summary: tuple[Any, ...]
+    inspected: Json
+    instance: Instance
+    told: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """All containers of ours in an environment: the instances by container id, leftovers, and mislabelled ones."""
+
+    seen: dict[str, Seen]
+    orphans: tuple[str, ...]
+    mislabelled: tuple[Foreign, ...]
+
+
+class Inspections:
+    """The inspect results of one engine, kept while its events tell of every change."""
+
+    def __init__(self, owned: Ownership) -> None:
+        self._owned = owned
+        self._lock = threading.Lock()
+        self._seen: dict[str, Seen] = {}
+        self._dirty: set[str] = set()
+        self.exit_codes: dict[str, int] = {}
+        self.trusted_since: datetime | None = None
+
+    def doubt(self, container: str | None = None) -> None:
+        """Inspect this container anew at the next look; all of them without a name. Ids and names are both known."""
+        with self._lock:
+            if container is None:
+                self._seen.clear()
+                self._dirty.clear()
+            elif len(self._dirty) < 100_000:
+                self._dirty.add(container)
+
+    def ended(self, container: str, exit_code: int) -> None:
+        """An event told how a container ended. After a crash of the engine its own memory of that is not reliable."""
+        with self._lock:
+            if len(self.exit_codes) > 10_000:
+                self.exit_codes.clear()
+            self.exit_codes[container] = exit_code
+
+    def known(self, container: str) -> Seen | None:
+        """What was last seen of a container, by id."""
+        with self._lock:
+            return self._seen.get(container)
+
+    def population(self, environment: str, *, fresh: bool) -> Population:
+        """One list call, and an inspect for each container that is new or may have changed (for all when `fresh`)."""
+        summaries = {str(item["Id"]): item for item in self._owned.listed(environment)}
+        genuine = {_name(item) for item in summaries.values() if derived_name(_labels(item)) == _name(item)}
+        orphans, mislabelled, wanted = [], [], {}
+        for identity, item in summaries.items():
+            labels, name = _labels(item), _name(item)
+            derived = derived_name(labels)
+            if labels.get(names.LABEL_ROLE) == ROLE_FILLER:
+                orphans.append(name)
+            elif not derived:
+                mislabelled.append(Foreign(name, Reason.DRIFT_UNLABELLED, "it carries only some of our labels"))
+            elif name != derived and derived in genuine:
+                orphans.append(name)
+            elif item.get("State") != "removing":
+                genuine.add(derived)
+                wanted[identity] = item
+        with self._lock:
+            stale = [i for i, item in wanted.items() if fresh or self._is_stale(i, item)]
+            for identity in stale:
+                self._dirty -= {identity, _name(wanted[identity])}
+        inspected = self._inspect(stale)
+        seen = {}
+        with self._lock:
+            for identity, item in wanted.items():
+                answer = inspected.get(identity)
+                if answer is not None:
+                    self._seen[identity] = Seen(_fingerprint(item), answer, _instance(answer, environment))
+                elif identity in stale:
+                    self._seen.pop(identity, None)  # it went away in between
+                if identity in self._seen:
+                    seen[identity] = self._seen[identity]
+            gone = [i for i, s in self._seen.items() if i not in wanted and _environment(s) == environment]
+            for identity in gone:
+                del self._seen[identity]
+                self.exit_codes.pop(identity, None)
+        return Population(seen, tuple(sorted(orphans)), tuple(mislabelled))
+
+    def _is_stale(self, identity: str, item: Json) -> bool:
+        seen = self._seen.get(identity)
+        if seen is None or identity in self._dirty or _name(item) in self._dirty:
+            return True
+        return seen.summary != _fingerprint(item)
+
+    def _inspect(self, identities: list[str]) -> dict[str, Json]:
+        if len(identities) > 1:
+            with ThreadPoolExecutor(min(INSPECTORS, len(identities)), "inspect") as pool:
+                answers: Iterable[Json | None] = list(pool.map(self._owned.inspect, identities))
+        else:
+            answers = [self._owned.inspect(identity) for identity in identities]
+        return {i: answer for i, answer in zip(identities, answers, strict=True) if answer is not None}
+
+    def instance(
+        self, identity: str, seen: Seen, health: HealthState, changed: str, expected_image: str | None
+    ) -> Instance:
+        """The value for a container; the same object as before while nothing changed.
+
+        `changed` are the paths changed by hand, `expected_image` the id of the image it has to run.
+        """
+        told = (health, changed, expected_image, self.exit_codes.get(identity))
+        if seen.told != told or not seen.told:
+            seen.instance = _told(seen.inspected, seen.instance, health, changed, expected_image, self._exit(identity, seen))
+            seen.told = told
+        return seen.instance
+
+    def _exit(self, identity: str, seen: Seen) -> int | None:
+        """The exit code; unknown when only the engine's memory says 0 of an end that happened before we listened."""
+        if seen.instance.phase is not Phase.EXITED:
+            return None
+        if identity in self.exit_codes:
+            return self.exit_codes[identity]
+        code = int(seen.inspected["State"].get("ExitCode") or 0)
+        finished = seen.instance.finished_at
+        listened = self.trusted_since is not None and finished is not None and finished >= self.trusted_since
+        return code if code or listened else None
+
+
+def _labels(item: Json) -> dict[str, str]:
+    return item.get("Labels") or {}
+
+
+def _name(item: Json) -> str:
+    """The container's own name; the other entries are links."""
+    return next((n.lstrip("/") for n in item.get("Names") or () if n.count("/") == 1), "")
+
+
+def _environment(seen: Seen) -> str:
+    return str((seen.inspected["Config"].get("Labels") or {}).get(names.LABEL_ENVIRONMENT, ""))
+
+
+def _fingerprint(item: Json) -> tuple[Any, ...]:
+    """What of a list entry changes when something happened; its texts about durations are left out."""
+    status = _DURATION.match(str(item.get("Status", "")))
+    joined = (item.get("NetworkSettings") or {}).get("Networks") or {}
+    return (
+        item.get("State"),
+        _name(item),
+        status.groups() if status else "",
+        tuple(sorted((name, place.get("EndpointID")) for name, place in joined.items())),
+    )
+
+
+def moment(text: str | None) -> datetime | None:
+    """An engine's time (RFC 3339, nanoseconds), None for its zero value."""
+    if not text or text.startswith("0001"):
+        return None
+    whole, _, rest = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{(rest + '000000')[:6]}").replace(tzinfo=UTC)
+
+
+def _phase(state: Json) -> Phase:
+    status = str(state.get("Status"))
+    if status == "created" and state.get("Error") and "port is already allocated" not in str(state["Error"]):
+        return Phase.EXITED  # its program could not be run at all
+    return _PHASES.get(status, Phase.EXITED)
+
+
+def _instance(inspected: Json, environment: str) -> Instance:
+    """What an inspect result alone says."""
+    labels, state = inspected["Config"]["Labels"], inspected["State"]
+    derived, phase = derived_name(labels), _phase(state)
+    service = labels[names.LABEL_SERVICE]
+    endpoint = endpoint_of(inspected, environment) or {}
+    findable = service in (endpoint.get("Aliases") or ()) or inspected["HostConfig"].get("NetworkMode") == "host"
+    return Instance(
+        id=inspected["Id"],
+        name=derived,
+        service=service,
+        version=labels[names.LABEL_VERSION],
+        revision=labels.get(names.LABEL_REVISION, ""),
+        ordinal=int(labels[names.LABEL_ORDINAL]),
+        image=labels.get(names.LABEL_IMAGE, inspected["Config"].get("Image", "")),
+        phase=phase,
+        created_at=moment(inspected.get("Created")) or datetime.fromtimestamp(0, UTC),
+        started_at=moment(state.get("StartedAt")),
+        finished_at=moment(state.get("FinishedAt")),
+        serving=findable and phase in (Phase.RUNNING, Phase.PAUSED),
+        oom_killed=bool(state.get("OOMKilled")),
+        differences=docker_projection.differences(inspected, derived, names.network(environment)),
+    )
+
+
+def _told(
+    inspected: Json, base: Instance, health: HealthState, changed: str, expected_image: str | None, code: int | None
+) -> Instance:
+    differences = [d for d in base.differences if d.reason is not Reason.DRIFT_FILESYSTEM]
+    wrong = any(d.reason is Reason.DRIFT_WRONG_IMAGE for d in differences)
+    if expected_image is not None and expected_image != inspected["Image"] and not wrong:
+        detail = f"image id: {expected_image} -> {inspected['Image']}"
+        differences.append(Difference(Reason.DRIFT_WRONG_IMAGE, detail))
+    if changed:
+        differences.append(Difference(Reason.DRIFT_FILESYSTEM, changed))
+    running = base.phase is Phase.RUNNING
+    return Instance(
+        **{name: getattr(base, name) for name in _KEPT},
+        health=health.status if running else HealthStatus.STARTING,
+        exit_code=code,
+        differences=tuple(differences),
+        detail=health.detail if running else _end(inspected["State"], base, code),
+    )
+
+
+_KEPT = tuple(n for n in Instance.__dataclass_fields__ if n not in ("health", "exit_code", "differences", "detail"))
+
+
+def _end(state: Json, base: Instance, code: int | None) -> str:
+    """How it ended, in words."""
+    if base.phase is not Phase.EXITED:
+        return " ".join(str(state.get("Error") or "").split())[:300]
+    if base.oom_killed:
+        return "it was killed because it used more memory than its limit"
+    if state.get("Error"):
+        return "its program could not be started: " + " ".join(str(state["Error"]).split())[:300]
+    return "it ended; its exit code is not known" if code is None else f"it ended with exit code {code}"
+
+
+def foreigners(owned: Ownership, environment: str) -> tuple[Foreign, ...]:
+    """What is not ours but has one of our names or sits in our private network."""
+    network, client = names.network(environment), owned.connection.client()
+    prefix = f"{names.PREFIX}.{environment}."
+    found: dict[str, Foreign] = {}
+    look: Callable[..., list[Any]] = client.containers
+    for item in look(all=True, filters={"network": [network]}):
+        if not owned.owns(_labels(item), environment):
+            detail = f"it is in the private network {network} without our labels"
+            found[item["Id"]] = Foreign(_name(item), Reason.DRIFT_UNLABELLED, detail)
+    for item in look(all=True, filters={"name": ["^/?" + re.escape(prefix)]}):
+        if not owned.owns(_labels(item), environment) and _name(item).startswith(prefix):
+            found[item["Id"]] = Foreign(_name(item), Reason.NAME_TAKEN, "it has one of our names without our labels")
+    standing = owned.network(environment)
+    if standing is not None and not owned.owns(standing.get("Labels"), environment):
+        found[network] = Foreign(network, Reason.NAME_TAKEN, "a network that is not ours has the name of ours")
+    return tuple(sorted(found.values(), key=lambda item: item.name))
+
+
+def lone_volumes(owned: Ownership, environment: str, instances: Iterable[str], busy: Iterable[str]) -> tuple[str, ...]:
+    """File volumes whose instance does not exist and is not just being made."""
+    there = {*instances, *busy}
+    return tuple(sorted(v["Name"] for v in owned.volumes(environment) if instance_of(v["Name"]) not in there))

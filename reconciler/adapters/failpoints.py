@@ -1,0 +1,47 @@
+"""Failpoints: named places at which a test makes the program die as if the power went. Inert without the variable.
+
+`RECONCILER_FAILPOINT=name` dies at the first time `name` is hit, `name:N` at the Nth.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+_lock = threading.Lock()
+_hits: dict[str, int] = {}
+
+DOCKER_EFFECTS = (
+    "network_create",
+    "network_remove",
+    "volume_create",
+    "filler_create",
+    "fill",
+    "filler_remove",
+    "create",
+    "start",
+    "disconnect",
+    "connect",
+    "terminate",
+    "kill",
+    "remove",
+    "volume_remove",
+    "pull",
+)
+DOCKER_FAILPOINTS = tuple(f"docker.{when}_{effect}" for effect in DOCKER_EFFECTS for when in ("before", "after"))
+
+
+def hit(name: str) -> None:
+    """Die here by SIGKILL if the environment variable says so."""
+    wanted = os.environ.get("RECONCILER_FAILPOINT")
+    if not wanted:
+        return
+    chosen, _, nth = wanted.partition(":")
+    if chosen != name:
+        return
+    with _lock:
+        _hits[name] = _hits.get(name, 0) + 1
+        count = _hits[name]
+    if count == int(nth or "1"):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,212 @@
+"""`reconciler audit`: reads the journal; never writes to it."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from reconciler import wiring
+from reconciler.adapters.clock import SystemClock
+from reconciler.cli.common import (
+    JsonOption,
+    Refused,
+    SettingsOption,
+    complain,
+    console,
+    print_json,
+    read_settings,
+    safe,
+    say,
+)
+from reconciler.core import render
+from reconciler.core.names import short
+from reconciler.core.record import Entry, Record, VersionRef
+from reconciler.ports import Journal
+
+commands = typer.Typer(help="Read, verify and export the record of everything that was done.", no_args_is_help=True)
+
+_AGO = re.compile(r"(\d{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+PAGE = 50
+
+EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="Only this environment.")]
+ServiceOption = Annotated[str, typer.Option("--service", "-s", help="Only this service.")]
+SinceOption = Annotated[
+    str, typer.Option("--since", metavar="WHEN", help="Not older than: 30m, 2h, 7d, or an ISO 8601 time (UTC).")
+]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many, the newest.")]
+
+
+@contextmanager
+def _journal(settings: Path | None) -> Iterator[Journal]:
+    journal = wiring.open_journal(read_settings(settings), SystemClock(), act=False)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+@commands.command("list")
+def list_records(
+    *,
+    environment: EnvironmentOption = "",
+    service: ServiceOption = "",
+    since: SinceOption = "",
+    limit: LimitOption = PAGE,
+    as_json: JsonOption = False,
+    settings: SettingsOption = None,
+) -> None:
+    """Show the newest records, oldest first."""
+    begin = moment(since, SystemClock().now()) if since else None
+    with _journal(settings) as journal:
+        if begin is None:
+            found = list(journal.records(environment=environment, service=service, limit=limit, newest=True))
+        else:
+            every = journal.records(environment=environment, service=service)
+            found = list(deque((record for record in every if record.entry.at >= begin), maxlen=limit))
+    if as_json:
+        print_json([render.record(record) for record in found])
+    else:
+        _show_table(found)
+
+
+@commands.command("show")
+def show(
+    index: Annotated[int, typer.Argument(min=1, metavar="INDEX", help="The number of the record.")],
+    *,
+    as_json: JsonOption = False,
+    settings: SettingsOption = None,
+) -> None:
+    """Show one record with everything in it."""
+    with _journal(settings) as journal:
+        found = next(islice(journal.records(after=index - 1, limit=1), 1), None)
+    if found is None or found.index != index:
+        raise Refused(f"the journal has no record {index}", remedy="See `reconciler audit list`")
+    if as_json:
+        print_json(render.record(found))
+        return
+    grid = Table.grid(padding=(0, 2))
+    for name, value in _flat(render.record(found)):
+        grid.add_row(name, safe(value))
+    console().print(grid)
+
+
+@commands.command("verify")
+def verify(*, as_json: JsonOption = False, settings: SettingsOption = None) -> None:
+    """Check every hash, the chain, the epochs and the projections; exit code 1 when anything does not hold."""
+    with _journal(settings) as journal:
+        found = journal.verify()
+    if as_json:
+        print_json(
+            {"records": found.records, "head": found.head, "epochs": found.epochs, "problem": found.problem or None}
+        )
+    elif not found.problem:
+        say(f"verified: {found.records} records in {found.epochs} epochs, all hashes hold; head {found.head}")
+    if found.problem:
+        complain([f"error: the journal does not verify: {found.problem}"])
+        raise typer.Exit(1)
+
+
+@commands.command("export")
+def export(
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write here instead of to standard output.")
+    ] = None,
+    settings: SettingsOption = None,
+) -> None:
+    """Write all records as JSON Lines, with their hashes: an auditor can verify them without this program."""
+    with _journal(settings) as journal:
+        if output is None:
+            for line in wiring.export(journal):
+                typer.echo(line)
+            return
+        count = _write_new(output, wiring.export(journal))
+    say(f"{count} records written to {output}")
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """The time that `text` names: so long before `now` (30m, 2h, 7d), or ISO 8601, in UTC unless it says otherwise."""
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Refused(
+            f"--since {text!r} is not a time", remedy="Write 30m, 2h, 7d, or for example 2026-05-31T14:00"
+        ) from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _write_new(path: Path, lines: Iterator[str]) -> int:
+    """Write `lines` to a file that must not exist yet; how many there were."""
+    count = 0
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            for line in lines:
+                file.write(line.rstrip("\n") + "\n")
+                count += 1
+    except FileExistsError as error:
+        raise Refused("the file exists already", where=str(path), remedy="Name another, or remove it first") from error
+    except OSError as error:
+        raise Refused(f"cannot be written: {error.strerror}", where=str(path)) from error
+    return count
+
+
+def _show_table(records: list[Record]) -> None:
+    if not records:
+        say("no records")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("#", "time (UTC)", "where", "what", "from -> to", "revision", "author", "reason"):
+        table.add_column(head, justify="right" if head == "#" else "left", no_wrap=head not in ("author", "reason"))
+    for record in records:
+        entry = record.entry
+        where = "/".join(part for part in (entry.environment, entry.service) if part)
+        table.add_row(
+            str(record.index),
+            f"{entry.at:%Y-%m-%d %H:%M:%S}",
+            safe(where or "-"),
+            safe(_what(entry)),
+            safe(_change(entry)),
+            entry.revision[:12],
+            safe(entry.author),
+            safe(entry.reason),
+        )
+    console().print(table)
+
+
+def _what(entry: Entry) -> str:
+    effect = entry.details.get("effect")
+    return f"{entry.what.value} {effect}" if effect else entry.what.value
+
+
+def _change(entry: Entry) -> str:
+    if entry.from_version is None and entry.to_version is None:
+        return str(entry.details.get("name", ""))
+    return f"{_version(entry.from_version)} -> {_version(entry.to_version)}"
+
+
+def _version(version: VersionRef | None) -> str:
+    return short(version.version) if version is not None else "-"
+
+
+def _flat(document: dict[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The document as (name, text) pairs; what is empty is left out, lists come one item a row."""
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield from ((f"{prefix}{name}", str(item)) for item in value)
+        elif value not in (None, ""):
+            yield f"{prefix}{name}", str(value)

@@ -1,0 +1,178 @@
+"""Desired x live for one service: which instances are what Git asks for, which are not, and why.
+
+Pure sorting; what is done about it stands in `core/rollout.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from reconciler.core.errors import Reason
+from reconciler.core.live import Difference, HealthStatus, ImageState, ImageStatus, Instance, Phase
+from reconciler.core.memory import ServiceMemory
+from reconciler.core.model import DriftPolicy, ServiceSpec, Target
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One service sorted: `fresh` are instances of the target as it was created, `stale` all others.
+
+    `names_taken` are names that something else occupies. `rolling`: the target is not stable yet.
+    """
+
+    environment: str
+    target: Target
+    memory: ServiceMemory
+    fresh: tuple[Instance, ...]
+    stale: tuple[Instance, ...]
+    image: ImageState
+    names_taken: frozenset[str]
+    now: datetime
+
+    @property
+    def spec(self) -> ServiceSpec:
+        """The specification to run."""
+        return self.target.spec
+
+    @property
+    def rolling(self) -> bool:
+        """Whether the target still has to prove itself."""
+        stable = self.memory.stable
+        return stable is None or stable.version != self.target.version
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """All of them."""
+        return self.fresh + self.stale
+
+    @property
+    def capacity(self) -> tuple[Instance, ...]:
+        """Instances of any version that carry traffic well."""
+        return tuple(i for i in self.instances if serves(i, self.memory))
+
+    @property
+    def fresh_capacity(self) -> tuple[Instance, ...]:
+        """Instances of the target that carry traffic well."""
+        return tuple(i for i in self.fresh if serves(i, self.memory))
+
+
+def serves(instance: Instance, memory: ServiceMemory) -> bool:
+    """Running, known healthy, in traffic, and not on its way out."""
+    return (
+        instance.phase is Phase.RUNNING
+        and instance.health is HealthStatus.HEALTHY
+        and instance.serving
+        and instance.name not in memory.terminated
+        and instance.name not in memory.detached
+    )
+
+
+def differences(instance: Instance, spec: ServiceSpec, memory: ServiceMemory, now: datetime) -> tuple[Difference, ...]:
+    """In what an instance of the right version is not as it was created, or is too old."""
+    found = [
+        difference
+        for difference in instance.differences
+        # An instance that we stopped and started again as the way back was restarted by us.
+        if not (difference.reason is Reason.DRIFT_RESTARTED and instance.name in memory.kept)
+    ]
+    if instance.phase is Phase.PAUSED:
+        found.append(Difference(Reason.DRIFT_CHANGED, "paused"))
+    if _unplugged(instance, memory):
+        found.append(Difference(Reason.DRIFT_CHANGED, "taken out of traffic"))
+    if not known(instance.name, memory) and memory.stable is not None:
+        found.append(Difference(Reason.DRIFT_EXTRA, "not created by Reconciler"))
+    if aged(instance, spec, now):
+        found.append(Difference(Reason.LIFETIME_REACHED, "older than its lifetime"))
+    return tuple(found)
+
+
+def known(name: str, memory: ServiceMemory) -> bool:
+    """Whether the journal knows of its creation, or at least of the intent."""
+    return name in memory.made or name in memory.intended
+
+
+def _unplugged(instance: Instance, memory: ServiceMemory) -> bool:
+    """It was in traffic and is not any more, though nobody of us took it out."""
+    return (
+        instance.phase is Phase.RUNNING
+        and not instance.serving
+        and instance.name in memory.served
+        and instance.name not in memory.detached
+        and instance.name not in memory.terminated
+    )
+
+
+def aged(instance: Instance, spec: ServiceSpec, now: datetime) -> bool:
+    """Whether an instance has reached the declared lifetime."""
+    return spec.lifetime is not None and now >= instance.created_at + spec.lifetime
+
+
+def disqualifies(difference: Difference, policy: DriftPolicy) -> bool:
+    """Whether an instance with this difference has to be replaced."""
+    return difference.reason is Reason.LIFETIME_REACHED or policy is DriftPolicy.CORRECT
+
+
+def missing(instances: tuple[Instance, ...], memory: ServiceMemory) -> tuple[str, ...]:
+    """Names of instances that by our own acts should exist and do not: removed by hand."""
+    present = {instance.name for instance in instances}
+    return tuple(sorted(memory.made - present))
+
+
+def sort(
+    environment: str,
+    target: Target,
+    memory: ServiceMemory,
+    instances: tuple[Instance, ...],
+    images: Mapping[str, ImageState],
+    names_taken: frozenset[str],
+    now: datetime,
+) -> View:
+    """Sort the instances of a service into fresh and stale ones, each in the order in which they should stay."""
+    fresh, stale = [], []
+    for instance in instances:
+        found = differences(instance, target.spec, memory, now)
+        bad = any(disqualifies(difference, target.spec.drift) for difference in found)
+        of_target = instance.version == target.version
+        sick = instance.health is HealthStatus.UNHEALTHY and instance.phase is Phase.RUNNING
+        given_up = instance.name in memory.lost or _drifted_before(instance, target, memory)
+        if of_target and not bad and not given_up and not (sick and _proven(target, memory)):
+            fresh.append(instance)
+        else:
+            stale.append(instance)
+    return View(
+        environment=environment,
+        target=target,
+        memory=memory,
+        fresh=tuple(sorted(fresh, key=lambda i: _keep_order(i, memory))),
+        stale=tuple(sorted(stale, key=lambda i: _leave_order(i, memory))),
+        image=images.get(target.spec.image.pinned, ImageState(ImageStatus.ABSENT)),
+        names_taken=names_taken | {instance.name for instance in instances},
+        now=now,
+    )
+
+
+def _drifted_before(instance: Instance, target: Target, memory: ServiceMemory) -> bool:
+    """What was changed by hand once is not trusted again, also when the change is undone by hand."""
+    return target.spec.drift is DriftPolicy.CORRECT and instance.name in memory.drift
+
+
+def _proven(target: Target, memory: ServiceMemory) -> bool:
+    return memory.stable is not None and memory.stable.version == target.version
+
+
+def _keep_order(instance: Instance, memory: ServiceMemory) -> tuple[bool, bool, bool, int]:
+    """Best first: in traffic, healthy, alive, low ordinal."""
+    return (
+        not serves(instance, memory),
+        instance.health is not HealthStatus.HEALTHY,
+        instance.phase is Phase.EXITED or instance.name in memory.terminated,
+        instance.ordinal,
+    )
+
+
+def _leave_order(instance: Instance, memory: ServiceMemory) -> tuple[bool, bool, datetime, str]:
+    """First to go first: unproven versions, then the sick, then the old."""
+    stable = memory.stable is not None and memory.stable.version == instance.version
+    return (stable, serves(instance, memory), instance.created_at, instance.name)

@@ -1,0 +1,211 @@
+"""The transitions of one service: what has to stand in the journal before, beside and after the motion.
+
+Each is written once: what has been written is read from the memory.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from reconciler.core.diff import View, differences, missing
+from reconciler.core.errors import Reason
+from reconciler.core.live import Difference, HealthStatus, Instance, LiveState, Phase
+from reconciler.core.memory import EnvironmentMemory
+from reconciler.core.model import DriftPolicy, Target
+from reconciler.core.record import VersionRef, What
+from reconciler.core.rollout import recent_losses
+from reconciler.core.steps import Transition
+
+FLAPPING_LOSSES = 5
+
+
+def ref(target: Target) -> VersionRef:
+    """A target as the journal names it."""
+    return VersionRef(target.version, target.spec.image.pinned, target.revision)
+
+
+def bookkeeping(view: View, desired: Target) -> tuple[Transition, ...]:
+    """What changed in Git's wish: a quarantine to lift, a rollout that was overtaken, one that begins."""
+    memory, target = view.memory, view.target
+    found = []
+    if memory.quarantine and desired.version not in memory.quarantine:
+        found.append(Transition(What.QUARANTINE_LIFTED, reason="Git declares another version"))
+    overtaken = memory.rollout is not None and memory.rollout.to.version != target.version
+    if memory.rollout is not None and overtaken:
+        found.append(
+            Transition(
+                What.ROLLOUT_SUPERSEDED,
+                reason=Reason.SUPERSEDED,
+                from_version=memory.rollout.to,
+                to_version=ref(target),
+            )
+        )
+    if view.rolling and (memory.rollout is None or overtaken):
+        found.append(Transition(What.ROLLOUT_STARTED, from_version=memory.stable, to_version=ref(target)))
+    return tuple(found)
+
+
+def failure(view: View) -> tuple[Transition, ...]:
+    """A version that does not prove itself, or instances of the stable one that are lost."""
+    broken = [(instance, why) for instance in view.fresh if (why := _breakage(view, instance)) is not None]
+    if view.rolling:
+        if broken:
+            instance, (reason, said) = broken[0]
+            return (_failed(view, reason, said, instance.name),)
+        deadline = progress_deadline(view)
+        if deadline is not None and view.now >= deadline:
+            said = f"no progress for {view.spec.rollout.progress_deadline}"
+            evidence = view.fresh[0].name if view.fresh else None
+            return (_failed(view, Reason.PROGRESS_DEADLINE, said, evidence),)
+        return ()
+    sick = [
+        (instance, why)
+        for instance in view.stale
+        if instance.version == view.target.version
+        and instance.health is HealthStatus.UNHEALTHY
+        and instance.name not in view.memory.lost
+        and instance.name not in view.memory.terminated
+        and (why := _breakage(view, instance)) is not None
+    ]
+    lost = tuple(
+        Transition(
+            What.INSTANCE_LOST,
+            {"name": instance.name, "exitCode": instance.exit_code, "said": said},
+            reason=reason,
+            evidence_of=instance.name,
+            from_version=ref(view.target),
+        )
+        for instance, (reason, said) in [*broken, *sick]
+    )
+    return lost or _flapping(view)
+
+
+def _failed(view: View, reason: Reason, said: str, evidence: str | None) -> Transition:
+    return Transition(
+        What.ROLLOUT_FAILED,
+        {"said": said},
+        reason=reason,
+        evidence_of=evidence,
+        from_version=view.memory.stable,
+        to_version=ref(view.target),
+    )
+
+
+def _flapping(view: View) -> tuple[Transition, ...]:
+    """The stable version keeps dying: return to the one before it, if that has not failed too."""
+    previous = view.memory.previous
+    if recent_losses(view) <= FLAPPING_LOSSES or previous is None or previous.version in view.memory.quarantine:
+        return ()
+    said = f"{recent_losses(view)} instances lost within ten minutes"
+    return (
+        Transition(
+            What.ROLLOUT_FAILED,
+            {"said": said},
+            reason=Reason.FLAPPING,
+            from_version=previous,
+            to_version=view.memory.stable,
+        ),
+    )
+
+
+def _breakage(view: View, instance: Instance) -> tuple[Reason, str] | None:
+    """Why an instance that should run does not, or None."""
+    memory = view.memory
+    if instance.phase is Phase.EXITED and instance.name not in memory.terminated and instance.name not in memory.lost:
+        if instance.oom_killed:
+            return Reason.OOM_KILLED, "killed for lack of memory: raise resources.memory or mend the leak"
+        return Reason.INSTANCE_EXITED, f"exited with code {instance.exit_code}" + _said(instance)
+    if instance.phase is Phase.RUNNING and instance.health is HealthStatus.UNHEALTHY:
+        if instance.name in memory.exposed:
+            return Reason.UNHEALTHY, "no longer healthy" + _said(instance)
+        return Reason.STARTUP_DEADLINE, f"not healthy within {view.spec.health.startup}" + _said(instance)
+    return None
+
+
+def _said(instance: Instance) -> str:
+    return f": {instance.detail}" if instance.detail else ""
+
+
+def progress_deadline(view: View) -> datetime | None:
+    """When a rollout that makes no progress fails."""
+    rollout = view.memory.rollout
+    return rollout.progressed_at + view.spec.rollout.progress_deadline if rollout is not None else None
+
+
+def lifetime_ends(view: View) -> list[datetime]:
+    """When instances reach their lifetime."""
+    lifetime = view.spec.lifetime
+    return [i.created_at + lifetime for i in view.fresh] if lifetime is not None else []
+
+
+def completion(view: View) -> list[Transition]:
+    """A version that became stable, a rollback that is done, a drift that is repaired."""
+    memory = view.memory
+    if len(view.fresh_capacity) < view.spec.replicas:
+        return []
+    found = []
+    if view.rolling and memory.rollout is not None:
+        found.append(
+            Transition(
+                What.PROMOTED,
+                {"replicas": view.spec.replicas, "startedAt": memory.rollout.started_at.isoformat()},
+                from_version=memory.stable,
+                to_version=ref(view.target),
+            )
+        )
+    elif memory.returning is not None and not view.stale:
+        found.append(Transition(What.ROLLED_BACK, {"since": memory.returning.isoformat()}, to_version=memory.stable))
+    unrepaired = view.spec.drift is DriftPolicy.CORRECT and any(i.name in memory.drift for i in view.instances)
+    if memory.drift and not view.rolling and not unrepaired and not current_drift(view):
+        gone = missing(view.instances, memory)
+        found.append(Transition(What.DRIFT_REPAIRED, {"gone": list(gone)}, from_version=memory.stable))
+    return found
+
+
+def current_drift(view: View) -> list[tuple[str, Difference]]:
+    """What differs by hand from what was created, by instance name; not what Git or time caused."""
+    found: list[tuple[str, Difference]] = []
+    for instance in view.instances:
+        if instance.version != view.target.version or instance.name in view.memory.terminated:
+            continue
+        found.extend(
+            (instance.name, difference)
+            for difference in differences(instance, view.spec, view.memory, view.now)
+            if difference.reason is not Reason.LIFETIME_REACHED
+        )
+    if len(view.fresh_capacity) < view.spec.replicas:
+        found.extend(
+            (name, Difference(Reason.DRIFT_MISSING, "removed by hand")) for name in missing(view.instances, view.memory)
+        )
+    return found
+
+
+def drift(view: View) -> list[Transition]:
+    """The records of differences that are new."""
+    found = []
+    for name in sorted({name for name, _ in current_drift(view)}):
+        mine = [difference for other, difference in current_drift(view) if other == name]
+        text = "; ".join(f"{difference.reason}: {difference.detail}" for difference in mine)
+        if view.memory.drift.get(name) != text:
+            found.append(
+                Transition(
+                    What.DRIFT_FOUND,
+                    {"name": name, "differences": text, "policy": view.spec.drift.value},
+                    reason=mine[0].reason,
+                    from_version=view.memory.stable,
+                )
+            )
+    return found
+
+
+def foreign(live: LiveState, memory: EnvironmentMemory) -> tuple[Transition, ...]:
+    """The records of things that are not ours but in our way: reported, never touched."""
+    present = {other.name: f"{other.reason}: {other.detail}" for other in live.foreign}
+    found = [
+        Transition(What.DRIFT_FOUND, {"name": other.name, "differences": present[other.name]}, reason=other.reason)
+        for other in live.foreign
+        if memory.foreign.get(other.name) != present[other.name]
+    ]
+    if memory.foreign and not present:
+        found.append(Transition(What.DRIFT_REPAIRED, reason="nothing foreign is left"))
+    return tuple(found)

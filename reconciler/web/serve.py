@@ -1,0 +1,142 @@
+"""The server: uvicorn in a thread of its own with every wait and every size bounded. It knows no routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from reconciler.core.errors import Reason, Stalled
+
+MOST_CONNECTIONS = 256
+MOST_REQUESTS = 192
+HEADER_BYTES = 16 * 1024
+HEADER_SECONDS = 10.0
+IDLE_SECONDS = 15
+READ_SECONDS = 30.0
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP/1.1 with what uvicorn has no limits for: how long headers may take to come, answers to go, and how many wait.
+
+    Without them a client that sends one byte now and then, or never reads its answer, keeps its connection for ever.
+    """
+
+    header_seconds = HEADER_SECONDS
+    read_seconds = READ_SECONDS
+    _header_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept, or hang up at once when there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+            return
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        """The clock for the headers of a following request starts with its first byte."""
+        if self._header_timer is None and not self._answering():
+            self._expect_headers()
+        super().data_received(data)
+        if self._answering():
+            self._stop_timers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadlines."""
+        self._stop_timers()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read: it gets `read_seconds`."""
+        super().pause_writing()
+        if self._read_timer is None:
+            self._read_timer = self.loop.call_later(self.read_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_headers(self) -> None:
+        self._header_timer = self.loop.call_later(self.header_seconds, self.transport.abort)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._header_timer, self._read_timer):
+            if timer is not None:
+                timer.cancel()
+        self._header_timer = self._read_timer = None
+
+
+class Server:
+    """Serves `app` at `host` and `port` (0: any free one) from `start` until `stop`."""
+
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, protocol: type[BoundedProtocol] = BoundedProtocol
+    ) -> None:
+        self._host = host
+        self._wanted = port
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=protocol,
+                ws="none",
+                loop="asyncio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                limit_concurrency=MOST_REQUESTS,
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=3,
+                h11_max_incomplete_event_size=HEADER_BYTES,
+                backlog=128,
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; 0 before `start`."""
+        return int(self._socket.getsockname()[1]) if self._socket is not None else 0
+
+    def start(self) -> None:
+        """Listen and serve. Raises Stalled(SETTINGS_INVALID) when the address cannot be had."""
+        try:
+            found = socket.getaddrinfo(self._host, self._wanted, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _kind, _protocol, _name, address = found[0]
+            self._socket = socket.create_server(address[:2], family=family, backlog=128)
+        except OSError as error:
+            raise Stalled(
+                Reason.SETTINGS_INVALID,
+                f"cannot listen: {error.strerror or error}",
+                where=f"http {self._host}:{self._wanted}",
+                remedy="Choose another http.host or http.port, or stop what listens there",
+            ) from error
+        listening = self._socket
+        self._thread = threading.Thread(
+            target=lambda: self._server.run(sockets=[listening]), name="http", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, timeout: float = 8.0) -> None:
+        """Answer what is being asked, for 3 seconds at most, and end. Returns after `timeout` seconds at the latest."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(timeout)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
