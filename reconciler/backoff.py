@@ -1,31 +1,45 @@
-"""How long to pause after a failure: doubling with full jitter. Knows no threads and no clock."""
+"""When to try again after a failure: doubling pauses with full jitter. Times and randomness come from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 SHORTEST = 1.0
 LONGEST = 300.0
 """Seconds."""
 
 
+def delay(failures: int, uniform: Callable[[float, float], float]) -> timedelta:
+    """The pause after so many failures in a row: at random between 1 s and a bound that doubles up to 5 minutes.
+
+    Full jitter, as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), with a floor.
+    """
+    return timedelta(seconds=uniform(SHORTEST, min(LONGEST, SHORTEST * 2.0 ** min(failures, 30))))
+
+
+@dataclass(slots=True)
 class Backoff:
-    """The pauses after failures in a row. `jitter` gives numbers in [0, 1)."""
+    """The failures in a row, and the time before which it is too early to try again."""
 
-    def __init__(self, jitter: Callable[[], float]) -> None:
-        self._jitter = jitter
-        self.failures = 0
+    failures: int = 0
+    until: datetime | None = None
 
-    def next(self) -> timedelta:
-        """Count one more failure; the pause after it: at random between 1 s and a bound that doubles up to 5 minutes.
-
-        Full jitter, as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), with a floor.
-        """
+    def failed(
+        self, now: datetime, uniform: Callable[[float, float], float], after: timedelta | None = None
+    ) -> datetime:
+        """Count one more failure; the time to try again, not before `after` where the failure itself names a wait."""
         self.failures += 1
-        bound = min(LONGEST, SHORTEST * 2.0 ** min(self.failures, 30))
-        return timedelta(seconds=SHORTEST + self._jitter() * (bound - SHORTEST))
+        wait = delay(self.failures, uniform)
+        self.until = now + (max(wait, after) if after is not None else wait)
+        return self.until
 
     def reset(self) -> None:
         """After a success, or when something changed: the next failure starts from the shortest pause."""
         self.failures = 0
+        self.until = None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is too early to try again."""
+        return self.until is not None and now < self.until

@@ -115,7 +115,6 @@ class Executor:
             at=self._clock.now(),
             what=what,
             environment=commission.environment,
-            # The fold of a service wants only its own effects; the network and leftovers are the environment's.
             service=commission.service,
             from_version=commission.stable,
             to_version=commission.desired,
@@ -135,8 +134,9 @@ class Executor:
         if step.evidence_of is not None:
             details["instance"] = step.evidence_of
             details["log"] = self._evidence(step.evidence_of)
+        now = self._clock.now()
         return Entry(
-            at=self._clock.now(),
+            at=now,
             what=step.what,
             environment=commission.environment,
             service=commission.service,
@@ -147,6 +147,7 @@ class Executor:
             committer=commission.committer,
             trigger=commission.trigger,
             reason=step.reason,
+            duration=None if step.since is None else max(now - step.since, timedelta(0)),
             details=details,
         )
 
@@ -160,7 +161,7 @@ class Executor:
 
 
 def describe(step: Effect) -> Mapping[str, Any]:
-    """An effect as plain values for a record: its kind and what it is about, without the contents of a specification."""
+    """An effect as plain values for a record: its kind and what it is about, not the contents of a specification."""
     found: dict[str, Any] = {"effect": type(step).__name__}
     if isinstance(step, CreateInstance):
         return found | {"name": step.name, "image": step.spec.image.pinned, "version": step.version}

@@ -83,6 +83,7 @@ class Reconciler:
         self._desire = Desire(house.settings, house.source, house.secrets, house.schemas)
         self._pool = ThreadPoolExecutor(max_workers=house.settings.concurrency, thread_name_prefix="service")
         self._stopping = threading.Event()
+        self._up_since = house.clock.now()
         self._trouble: dict[str, _Trouble] = {}
         self._log = structlog.get_logger("reconciler.loop")
 
@@ -116,7 +117,7 @@ class Reconciler:
                 break
             memory = house.journal.memory(environment)
             found = self._look(settings, runtime, wanted, memory)
-        return self._cycle(settings, wanted, memory, found, trouble, done)
+        return self._cycle(wanted, memory, found, trouble, done)
 
     def plan(self, environment: str, revision: str | None = None) -> EnvironmentStatus:
         """What `reconcile` would do first, for the branch's head or any revision: looks only, records nothing."""
@@ -140,7 +141,7 @@ class Reconciler:
         live = runtime.observe(settings.name, checks, sorted(images))
         held = self._desire.removals_held(wanted, memory, {instance.service for instance in live.instances})
         now = self._house.clock.now()
-        return plan(Question(settings.name, wanted.revision, wishes, live, memory, now, held))
+        return plan(Question(settings.name, wanted.revision, wishes, live, memory, now, held, self._up_since))
 
     def _work(
         self,
@@ -242,7 +243,6 @@ class Reconciler:
 
     def _cycle(
         self,
-        settings: EnvironmentSettings,
         wanted: Wanted,
         memory: EnvironmentMemory,
         found: Plan,

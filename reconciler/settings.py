@@ -1,13 +1,27 @@
-"""The operator's configuration: read and validated once, whole, before anything uses it."""
+"""The operator's configuration: read and validated once, whole, before anything uses it.
+
+Variables, `~` and `%` are never expanded, no file named in it is opened here, and nothing in it comes from Git.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from reconciler.core import document, quantity
+from reconciler.core.addresses import is_loopback, listen, port_range
+from reconciler.core.errors import Reason, Rejected
+from reconciler.core.fields import Table, given
+from reconciler.core.overlay import ordered, single
 from reconciler.core.policy import Allow
+from reconciler.core.schema import Checker
+from reconciler.core.settings_rules import rules
+from reconciler.schemas import load_schemas
+
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +98,10 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All of it. `name` is the owner written on every container, so that two installations can share an engine."""
+    """All of it. `name` is the owner written on every container, so that two installations can share an engine.
+
+    `warnings` are sentences for the operator about what is allowed but unsafe.
+    """
 
     file: Path
     data: Path
@@ -97,3 +114,122 @@ class Settings:
     http: HttpSettings = field(default_factory=HttpSettings)
     log: LogSettings = field(default_factory=LogSettings)
     concurrency: int = 8
+    warnings: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Settings:
+    """The settings in the file at `path`. Raises Rejected(SETTINGS_INVALID): one problem a line, with its place."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(document.MAX_BYTES + 1)
+    except OSError as error:
+        raise Rejected(
+            Reason.SETTINGS_INVALID,
+            f"the settings cannot be read: {error.strerror or error}",
+            where=str(path),
+            remedy="Give the path of a settings file that you may read; `reconciler init` writes one",
+        ) from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: Path) -> Settings:
+    """The settings in `data`, which stood in the file at `path`. Raises Rejected as `read` does."""
+    manifest = single(str(path), document.read(data))
+    findings = manifest.findings(Checker(load_schemas()["settings"]))
+    problems = manifest.problems(findings)
+    for place, message in rules(manifest.value, [finding.path for finding in findings]):
+        problems.append(manifest.problem(place, message))
+    if problems:
+        raise Rejected(Reason.SETTINGS_INVALID, "\n".join(str(problem) for problem in ordered(problems)))
+    return _settings(manifest.value, path.absolute())
+
+
+def _settings(value: Mapping[str, Any], file: Path) -> Settings:
+    def path(text: str) -> Path:
+        return file.parent / text
+
+    data = path(value["data"])
+    http = HttpSettings(**_http(value.get("http", {}), path))
+    runtimes = {name: _docker(name, each["docker"], path) for name, each in value["runtimes"].items()}
+    general: Table = {"name": ("name", str), "secrets": ("secrets", path), "concurrency": ("concurrency", int)}
+    journal = path(value["journal"].removeprefix(_SQLITE)) if "journal" in value else data / "journal.db"
+    return Settings(
+        file=file,
+        data=data,
+        journal=f"{_SQLITE}{journal}",
+        repositories={name: _repository(name, each, path) for name, each in value["repositories"].items()},
+        environments={name: _environment(name, each) for name, each in value["environments"].items()},
+        runtimes=runtimes,
+        http=http,
+        log=LogSettings(**value.get("log", {})),
+        warnings=tuple(_warnings(http, runtimes)),
+        **given(value, general),
+    )
+
+
+def _http(section: Mapping[str, Any], path: Callable[[str], Path]) -> dict[str, Any]:
+    found = given(section, {"tokenFile": ("token_file", path)})
+    if "listen" in section:
+        found["host"], found["port"] = listen(section["listen"])
+    return found
+
+
+def _repository(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) -> RepositorySettings:
+    def webhook(value: Mapping[str, Any]) -> WebhookSettings:
+        return WebhookSettings(value["forge"], path(value["secretFile"]))
+
+    table: Table = {
+        "url": ("url", str),
+        "poll": ("poll", quantity.duration),
+        "allowFile": ("allow_file", bool),
+        "username": ("username", str),
+        "tokenFile": ("token_file", path),
+        "sshKey": ("ssh_key", path),
+        "knownHosts": ("known_hosts", path),
+        "onRewrite": ("on_rewrite", str),
+        "timeout": ("timeout", quantity.duration),
+        "webhook": ("webhook", webhook),
+    }
+    return RepositorySettings(name=name, **given(section, table))
+
+
+def _docker(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) -> DockerSettings:
+    table: Table = {
+        "host": ("host", str),
+        "registryConfig": ("registry_config", path),
+        "timeout": ("timeout", quantity.duration),
+        "pullTimeout": ("pull_timeout", quantity.duration),
+        "relist": ("relist", quantity.duration),
+    }
+    tls: Table = {"ca": ("tls_ca", path), "cert": ("tls_cert", path), "key": ("tls_key", path)}
+    return DockerSettings(name=name, **given(section, table), **given(section.get("tls", {}), tls))
+
+
+def _environment(name: str, section: Mapping[str, Any]) -> EnvironmentSettings:
+    def ports(values: Sequence[str]) -> tuple[tuple[int, int], ...]:
+        return tuple(port_range(each) for each in values)
+
+    allow: Table = {
+        "writableRoot": ("writable_root", bool),
+        "rootUser": ("root_user", bool),
+        "privileged": ("privileged", bool),
+        "hostNetwork": ("host_network", bool),
+        "capabilities": ("capabilities", tuple),
+        "hostPorts": ("host_ports", ports),
+    }
+    return EnvironmentSettings(
+        name=name,
+        repository=section["repository"],
+        runtime=section["runtime"],
+        path=section.get("path", f"environments/{name}"),
+        ref=section.get("ref", "main"),
+        allow=Allow(**given(section.get("allow", {}), allow)),
+    )
+
+
+def _warnings(http: HttpSettings, runtimes: Mapping[str, DockerSettings]) -> Iterator[str]:
+    for name, docker in runtimes.items():
+        if docker.host.startswith("tcp://") and docker.tls_cert is None:
+            yield f"runtime {name}: {docker.host} without tls lets anybody on the network become root; set docker.tls"
+    if not is_loopback(http.host):
+        yield f"http.listen: {http.host} is not loopback and not encrypted; put a TLS proxy in front of it"

@@ -12,19 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reconciler.adapters.clock import SystemClock
+from reconciler.adapters.docker_connection import Connection
 from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.adapters.git_source import GitSource
 from reconciler.adapters.journal import SqlJournal
 from reconciler.adapters.secrets import DirectorySecrets
 from reconciler.core import audit
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
+from reconciler.core.memory import EnvironmentMemory
+from reconciler.core.record import Entry, Record
 from reconciler.loop import House
-from reconciler.ports import Clock, Journal, Runtime, Secrets
+from reconciler.ports import Clock, Journal, Runtime, Secrets, Verification
 from reconciler.redact import Redactor
 from reconciler.schemas import load_schemas
-from reconciler.settings import Settings
-
-SECRET_FILE_LIMIT = 64 * 1024
+from reconciler.settings import DockerSettings, Settings
+from reconciler.web.auth import read_secret
 
 
 def prepare_data(settings: Settings) -> None:
@@ -66,10 +68,15 @@ def build_house(
     journal: Journal,
     redactor: Redactor,
     *,
+    mirrors: Path | None = None,
     single_probe: bool = False,
     before: House | None = None,
 ) -> House:
-    """All parts for `settings`. What is the same as `before` is taken over, with the checks and caches in it."""
+    """All parts for `settings`. What is the same as `before` is taken over, with the checks and caches in it.
+
+    `mirrors` is where the Git mirrors are, by default in the data directory. `single_probe`: checks of health are made
+    once, when asked, instead of all the time.
+    """
     clock = before.clock if before is not None else SystemClock()
     secrets = RedactedSecrets(DirectorySecrets(settings.secrets), redactor)
     same_secrets = before is not None and before.settings.secrets == settings.secrets
@@ -77,7 +84,7 @@ def build_house(
     if before is not None and same_git:
         source = before.source
     else:
-        source = GitSource(settings.repositories, settings.data / "mirrors", clock)
+        source = GitSource(settings.repositories, mirrors or settings.data / "mirrors", clock)
     runtimes: dict[str, Runtime] = {}
     for name, docker in settings.runtimes.items():
         kept = before.runtimes.get(name) if before is not None else None
@@ -97,40 +104,32 @@ def build_house(
     )
 
 
-def close_runtimes(house: House, keep: Mapping[str, Runtime] | None = None) -> None:
-    """Close the runtimes of `house` that are not in `keep`; the instances run on."""
-    kept = {id(runtime) for runtime in (keep or {}).values()}
+def close_house(house: House, keep: House | None = None) -> None:
+    """Close what `house` holds open, but for what `keep` uses, too. The instances run on."""
+    kept = {id(runtime) for runtime in keep.runtimes.values()} if keep is not None else set()
     for runtime in house.runtimes.values():
         if id(runtime) not in kept:
             runtime.close()
+    if isinstance(house.source, GitSource) and (keep is None or keep.source is not house.source):
+        house.source.close()
 
 
-def read_secret(path: Path | None) -> bytes:
-    """The content of one of the operator's secret files without the white space around it; empty without a file.
-
-    Raises Stalled(SECRET_MISSING) when it cannot be read.
-    """
-    if path is None:
-        return b""
+def engine_version(docker: DockerSettings) -> str:
+    """What the engine says of itself, for people. Raises Retryable(ENGINE_UNREACHABLE) and Stalled."""
+    connection = Connection(docker)
     try:
-        with path.open("rb") as file:
-            return file.read(SECRET_FILE_LIMIT).strip()
-    except OSError as error:
-        raise Stalled(
-            Reason.SECRET_MISSING,
-            f"cannot be read: {error.strerror}",
-            where=str(path),
-            remedy="Make the file, readable for the user that runs Reconciler",
-        ) from error
+        return f"API {connection.client().api_version}"
+    finally:
+        connection.close()
 
 
-def webhook_secrets(settings: Settings) -> dict[str, bytes]:
-    """The webhook secret of each repository that has one."""
-    return {
-        name: read_secret(repository.webhook.secret_file)
-        for name, repository in settings.repositories.items()
-        if repository.webhook is not None
-    }
+def credentials(settings: Settings) -> dict[str, bytes]:
+    """The API's token as `http`, and the webhook secrets as `webhook REPOSITORY`. Raises Stalled(SETTINGS_INVALID)."""
+    found = {"http": read_secret(settings.http.token_file)}
+    for name, repository in settings.repositories.items():
+        if repository.webhook is not None:
+            found[f"webhook {name}"] = read_secret(repository.webhook.secret_file)
+    return found
 
 
 def tell_redactor(redactor: Redactor, settings: Settings) -> None:
@@ -168,3 +167,40 @@ class RedactedSecrets:
         content = self._secrets.reveal(environment, name)
         self._redactor.add(content)
         return content
+
+
+class NoJournal:
+    """`ports.Journal` before there is one: an empty memory that takes nothing in."""
+
+    epoch = 0
+
+    def append(self, *entries: Entry) -> tuple[Record, ...]:
+        """Refuse: whoever looks only, records nothing."""
+        raise Stalled(Reason.JOURNAL_UNAVAILABLE, f"there is no journal to take {len(entries)} records")
+
+    def memory(self, environment: str) -> EnvironmentMemory:  # noqa: ARG002 (the port's signature)
+        """Nothing is remembered."""
+        return EnvironmentMemory()
+
+    def environments(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def records(
+        self,
+        *,
+        after: int = 0,  # noqa: ARG002 (the port's signature)
+        environment: str = "",  # noqa: ARG002
+        service: str = "",  # noqa: ARG002
+        limit: int | None = None,  # noqa: ARG002
+        newest: bool = False,  # noqa: ARG002
+    ) -> Iterator[Record]:
+        """None."""
+        return iter(())
+
+    def verify(self) -> Verification:
+        """Nothing to hold or not to hold."""
+        return Verification(0, "", 0)
+
+    def close(self) -> None:
+        """Nothing is open."""

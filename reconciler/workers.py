@@ -10,8 +10,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Protocol
 
 import structlog
@@ -51,7 +51,7 @@ class Desk:
     clock: Clock
     fatal: Callable[[BaseException], None]
     alive: Callable[[], None]
-    jitter: Callable[[], float]
+    uniform: Callable[[float, float], float]
     redact: Callable[[BaseException], str]
 
 
@@ -59,8 +59,7 @@ class Desk:
 class _Record:
     """What the workers know of one environment: its pauses, and its last outcome, to tell idle cycles from others."""
 
-    backoff: Backoff
-    until: datetime | None = None
+    backoff: Backoff = field(default_factory=Backoff)
     outcome: tuple[str, str, str] = ("", "", "")
     looked: bool = False
 
@@ -92,7 +91,7 @@ class Workers:
             self._environments = frozenset(environments)
             self._records = {name: known for name, known in self._records.items() if name in self._environments}
 
-    def looked(self, environments: Sequence[str], seconds: float = 0.0) -> bool:
+    def looked(self, environments: Collection[str], seconds: float = 0.0) -> bool:
         """Whether each of `environments` has had a cycle, well or badly; waits up to `seconds` for it."""
         with self._changed:
             return self._changed.wait_for(
@@ -130,19 +129,16 @@ class Workers:
 
     def _attend(self, environment: str, causes: Sequence[Cause]) -> None:
         """One look, unless the environment is backing off and nothing here is news."""
+        now = self._desk.clock.now()
         with self._changed:
             if environment not in self._environments:
                 return
-            record = self._records.setdefault(environment, _Record(Backoff(self._desk.jitter)))
+            record = self._records.setdefault(environment, _Record())
             reconciler = self._reconciler
         if any(cause.kind in NEWS for cause in causes):
             record.backoff.reset()
-        elif (
-            record.until is not None
-            and self._desk.clock.now() < record.until
-            and not any(cause.git for cause in causes)
-        ):
-            self._desk.inbox.later(environment, record.until, causes[-1])
+        elif (until := record.backoff.until) and record.backoff.holds(now) and not any(cause.git for cause in causes):
+            self._desk.inbox.later(environment, until, causes[-1])
             return
         name = threading.current_thread().name
         with self._changed:
@@ -172,20 +168,17 @@ class Workers:
             self._tell(self._pause(environment, record, Reason.INTERNAL_ERROR, said, None), causes, began, record)
         else:
             record.backoff.reset()
-            record.until = None
             self._tell(cycle, causes, began, record)
         finally:
             structlog.contextvars.clear_contextvars()
 
-    def _pause(
-        self, environment: str, record: _Record, reason: Reason, said: str, after: timedelta | None
-    ) -> Cycle:
+    def _pause(self, environment: str, record: _Record, reason: Reason, said: str, after: timedelta | None) -> Cycle:
         """The outcome of a cycle that could not be finished: the last known status with the reason, and a pause."""
         now = self._desk.clock.now()
-        record.until = now + max(record.backoff.next(), after or timedelta(0))
+        until = record.backoff.failed(now, self._desk.uniform, after)
         known = self._desk.board.get(environment) or EnvironmentStatus(environment, now)
         status = replace(known, at=now, reason=reason, message=said)
-        return Cycle(status, "failed", recheck_at=record.until)
+        return Cycle(status, "failed", recheck_at=until)
 
     def _tell(self, cycle: Cycle, causes: Sequence[Cause], began: float, record: _Record) -> None:
         """The outcome to the board, the metrics and the log, and the time of the next look to the inbox."""

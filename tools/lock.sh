@@ -9,10 +9,16 @@ cd "$(dirname "$0")/.."
 unset PIP_FIND_LINKS PIP_EXTRA_INDEX_URL
 export CUSTOM_COMPILE_COMMAND="make lock"
 
+mkdir -p .cache
+
 lock() { # target source...
-  .venv/bin/python -m piptools compile --quiet ${UPGRADE:+--upgrade} --generate-hashes --strip-extras \
+  if ! .venv/bin/python -m piptools compile --quiet ${UPGRADE:+--upgrade} --generate-hashes --strip-extras \
     --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --newline lf \
-    --resolver backtracking --output-file "$@"
+    --resolver backtracking --output-file "$@" >.cache/lock.log 2>&1; then
+    tail -n 15 .cache/lock.log >&2
+    echo "lock  failed: $1; everything it said is in .cache/lock.log" >&2
+    exit 1
+  fi
   echo "lock  $1: $(grep -c '^[A-Za-z]' "$1") packages"
 }
 

@@ -11,6 +11,7 @@ PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 LOG=.cache/setup.log
 POLICY=/usr/sbin/policy-rc.d
 MARK="written by Reconciler's tools/setup.sh"
+SYSTEM_CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
 UNITS="docker.service docker.socket containerd.service docker-registry.service ssh.service ssh.socket"
 
 mkdir -p .cache
@@ -208,7 +209,13 @@ install_payloads() {
   wanted=$(sha256sum <tests/package-lock.json | cut -d' ' -f1)
   if [ "$(cat tests/node_modules/.stamp 2>/dev/null)" != "$wanted" ]; then
     say "webhook payloads from npm"
+    # npm brings certificates of its own; those this machine trusts count too, as they do for apt and pip.
+    if [ -r "$SYSTEM_CERTIFICATES" ]; then
+      export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$SYSTEM_CERTIFICATES}
+    fi
     quietly "npm ci" npm ci --prefix tests --ignore-scripts --no-audit --no-fund
+    mkdir -p tests/node_modules
+    echo '*' >tests/node_modules/.gitignore
     echo "$wanted" >tests/node_modules/.stamp
   fi
 }

@@ -7,15 +7,16 @@ instances.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import docker
-import paramiko
+import paramiko  # type: ignore[import-untyped]
 import requests
 import urllib3
 from docker import auth
@@ -34,18 +35,36 @@ Json = dict[str, Any]
 class Engine(docker.APIClient):
     """The SDK's low-level client, with the few calls that it offers only without a deadline."""
 
+    if TYPE_CHECKING:  # the type stubs leave these out
+        _get: Callable[..., requests.Response]
+        _post: Callable[..., requests.Response]
+        _url: Callable[..., str]
+        _raise_for_status: Callable[[requests.Response], None]
+
     def __init__(self, settings: DockerSettings, tls: TLSConfig | None) -> None:
-        timeout = settings.timeout.total_seconds()
+        timeout = math.ceil(settings.timeout.total_seconds())
         super().__init__(settings.host, version="auto", timeout=timeout, tls=tls or False, max_pool_size=POOL)
         # The SDK reads proxies, headers and credentials from the caller's home; the operator's settings alone count.
         self.trust_env = False
         self._general_configs: Json = {}
         self._auth_configs = auth.AuthConfig({})
 
+    def image(self, reference: str) -> Json:
+        """Inspect an image. Raises NotFound."""
+        response = self._get(self._url("/images/{0}/json", reference))
+        self._raise_for_status(response)
+        found: Json = response.json()
+        return found
+
+    def create(self, name: str, request: Json) -> None:
+        """Create a container from a whole request."""
+        response = self._post(self._url("/containers/create"), params={"name": name}, json=request)
+        self._raise_for_status(response)
+
     def pull_stream(self, image: str, credentials: Mapping[str, str], timeout: float) -> requests.Response:
         """Begin to pull `repository@digest`. `timeout` in seconds bounds the wait for each piece of the answer."""
         repository, digest = image.split("@", 1)
-        response: requests.Response = self._post(
+        response = self._post(
             self._url("/images/create"),
             params={"fromImage": repository, "tag": digest},
             headers={"X-Registry-Auth": auth.encode_header(dict(credentials))},
@@ -58,7 +77,7 @@ class Engine(docker.APIClient):
     def event_stream(self, since: str | None, filters: Mapping[str, Any], timeout: float) -> requests.Response:
         """Open the events from `since` (engine time) on; a silence of `timeout` seconds ends it with an error."""
         params = {"filters": json.dumps(filters)} | ({"since": since} if since else {})
-        response: requests.Response = self._get(self._url("/events"), params=params, stream=True, timeout=timeout)
+        response = self._get(self._url("/events"), params=params, stream=True, timeout=timeout)
         self._raise_for_status(response)
         return response
 
@@ -74,7 +93,7 @@ class Engine(docker.APIClient):
         return tuple(kept)
 
 
-def _frames(raw: Any) -> Iterator[bytes]:
+def _frames(raw: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     """The payloads of the engine's multiplexed stream: 8 bytes of header (kind, 0, 0, 0, length), then the bytes."""
     while len(header := raw.read(8)) == 8:
         left = int.from_bytes(header[4:], "big")

@@ -184,7 +184,7 @@ def user_for(spec: ServiceSpec, image: Mapping[str, Any]) -> str:
     if spec.security.user is not None:
         return spec.security.user
     own = str((image.get("Config") or {}).get("User") or "")
-    return DEFAULT_USER if own.split(":")[0] in ("", "0", "root") else own
+    return DEFAULT_USER if own.split(":", maxsplit=1)[0] in ("", "0", "root") else own
 
 
 def create_request(
@@ -291,9 +291,7 @@ def _must(engine: Mapping[str, Any], ability: str, spec: ServiceSpec, limit: str
         )
 
 
-def filler_request(
-    owner: str, environment: str, image: str, volumes: tuple[FileVolume, ...]
-) -> Json:
+def filler_request(owner: str, environment: str, image: str, volumes: tuple[FileVolume, ...]) -> Json:
     """A container that is created and never started, with the volumes writable."""
     return {
         "Image": image,

@@ -6,7 +6,7 @@ import io
 import posixpath
 import tarfile
 
-from reconciler.adapters import docker_create as create
+from reconciler.adapters import docker_create
 from reconciler.adapters.docker_connection import APIError, Json, NotFound, engine_errors, message_of
 from reconciler.adapters.docker_images import Images
 from reconciler.adapters.docker_network import Network, endpoint_of
@@ -18,7 +18,13 @@ from reconciler.core.steps import CreateInstance
 from reconciler.ports import Secrets
 
 MAX_PASSWD = 1024 * 1024
-UNSTARTABLE = ("oci runtime", "executable file not found", "no such file or directory", "permission denied", "exec format")
+UNSTARTABLE = (
+    "oci runtime",
+    "executable file not found",
+    "no such file or directory",
+    "permission denied",
+    "exec format",
+)
 
 
 class Effects:
@@ -51,9 +57,11 @@ class Effects:
                 remedy="It is pulled again",
             )
         revealed = {use.secret: self._secrets.reveal(effect.environment, use.secret) for use in spec.secrets}
-        volumes = create.file_volumes(effect.name, create.placed_files(spec, revealed))
-        hidden = create.secret_env(spec, revealed)
-        request = create.create_request(effect, self._owned.owner, image, self._connection.info(), hidden, volumes)
+        volumes = docker_create.file_volumes(effect.name, docker_create.placed_files(spec, revealed))
+        hidden = docker_create.secret_env(spec, revealed)
+        request = docker_create.create_request(
+            effect, self._owned.owner, image, self._connection.info(), hidden, volumes
+        )
         self._clear_leftovers(effect.name, effect.environment)
         if volumes:
             self._fill(effect, volumes, request["User"])
@@ -73,37 +81,35 @@ class Effects:
         hit("docker.before_create")
         with engine_errors(where):
             try:
-                self._connection.client().create_container_from_config(request, effect.name)
+                self._connection.client().create(effect.name, request)
             except APIError as error:
                 if error.status_code != 409 or not self._exists(effect):
                     raise
         hit("docker.after_create")
 
-    def _fill(self, effect: CreateInstance, volumes: tuple[create.FileVolume, ...], user: str) -> None:
+    def _fill(self, effect: CreateInstance, volumes: tuple[docker_create.FileVolume, ...], user: str) -> None:
         """Make the volumes and put the files in, through a container that never starts.
 
         The engine refuses to write into a container with a read-only root, and a new volume takes over what the image
         has at its place: both are why the filler has the same image and the same mounts, writable.
         """
         client, where = self._connection.client(), self._where(effect.name)
-        labels = create.ownership(self._owned.owner, effect.environment, create.ROLE_FILES)
-        filler = create.filler_name(effect.name)
+        labels = docker_create.ownership(self._owned.owner, effect.environment, docker_create.ROLE_FILES)
+        filler = docker_create.filler_name(effect.name)
         for volume in volumes:
             hit("docker.before_volume_create")
             with engine_errors(where):
                 client.create_volume(volume.name, labels=labels)
             hit("docker.after_volume_create")
-        request = create.filler_request(
-            self._owned.owner, effect.environment, effect.spec.image.pinned, volumes
-        )
+        request = docker_create.filler_request(self._owned.owner, effect.environment, effect.spec.image.pinned, volumes)
         hit("docker.before_filler_create")
         with engine_errors(where):
-            client.create_container_from_config(request, filler)
+            client.create(filler, request)
         hit("docker.after_filler_create")
         numbers = self._numbers(filler, user)
         uid, gid = numbers or (0, 0)
         for volume in volumes:
-            content = create.archive(volume, uid, gid, known_user=numbers is not None)
+            content = docker_create.archive(volume, uid, gid, known_user=numbers is not None)
             hit("docker.before_fill")
             with engine_errors(where):
                 client.put_archive(filler, volume.directory, content)
@@ -220,27 +226,27 @@ class Effects:
 
     def sweep(self, name: str) -> None:
         """Remove a leftover: a filler, a file volume without instance, or a second container that claims to be one."""
-        environment = environment_of(create.instance_of(name))
+        environment = environment_of(docker_create.instance_of(name))
         found = self._owned.inspect(name)
         if found is not None:
             labels = found["Config"].get("Labels") or {}
             environment = environment or labels.get(names.LABEL_ENVIRONMENT, "")
-            leftover = labels.get(names.LABEL_ROLE) == create.ROLE_FILLER or derived_name(labels) != name
+            leftover = labels.get(names.LABEL_ROLE) == docker_create.ROLE_FILLER or derived_name(labels) != name
             if not self._owned.owns(labels, environment) or not leftover:
                 raise not_owned(name, self._connection.where)
             self._remove_container(found["Id"], f"{self._connection.where}, leftover {name}")
-        elif environment and self._owned.find(create.instance_of(name)) is None:
+        elif environment and self._owned.find(docker_create.instance_of(name)) is None:
             self._remove_volume(name, environment)
 
     def _clear_leftovers(self, name: str, environment: str) -> None:
         """Remove the filler and the volumes of an instance that does not exist."""
-        filler = self._owned.inspect(create.filler_name(name))
+        filler = self._owned.inspect(docker_create.filler_name(name))
         if filler is not None:
             if not self._owned.owns(filler["Config"].get("Labels"), environment):
-                raise name_taken(create.filler_name(name), self._connection.where)
+                raise name_taken(docker_create.filler_name(name), self._connection.where)
             self._remove_container(filler["Id"], self._where(name))
         index = 0
-        while self._remove_volume(create.volume_name(name, index), environment):
+        while self._remove_volume(docker_create.volume_name(name, index), environment):
             index += 1
 
     def _remove_container(self, identity: str, where: str) -> None:

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ class Images:
         """The engine's full answer about an image, None when it is not there."""
         with engine_errors(f"{self._connection.where}, image {image}"):
             try:
-                return dict(self._connection.client().inspect_image(image))
+                return self._connection.client().image(image)
             except NotFound:
                 return None
 
@@ -212,9 +211,9 @@ class Images:
 
 
 def registry_of(image: str) -> str:
-    """The registry's host and port in `repository@digest`; a first part without dot, colon or "localhost" is the Hub's."""
+    """The registry's host and port in `repository@digest`; a first part that is no host name is a name at the Hub."""
     first, slash, _ = image.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
+    if slash and (first == "localhost" or not {".", ":"}.isdisjoint(first)):
         return "docker.io" if first == "index.docker.io" else first
     return "docker.io"
 

@@ -10,6 +10,8 @@ import threading
 from collections import defaultdict
 from typing import Any
 
+from docker.types import IPAMConfig, IPAMPool
+
 from reconciler.adapters.docker_connection import APIError, Json, NotFound, engine_errors, message_of
 from reconciler.adapters.docker_create import ROLE_DRAFT, ROLE_NETWORK, ownership
 from reconciler.adapters.docker_ownership import Ownership, name_taken
@@ -73,7 +75,7 @@ class Network:
 
     def _create(self, environment: str, role: str, subnet: str | None, where: str) -> bool:
         """Whether the network was made; not when somebody else took the subnet in between."""
-        ipam = {"Driver": "default", "Config": [{"Subnet": subnet}] if subnet else []}
+        ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)] if subnet else [])
         labels = ownership(self._owned.owner, environment, role)
         hit("docker.before_network_create")
         with engine_errors(where):

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.adapters import docker_projection
-from reconciler.adapters.docker_connection import Json
+from reconciler.adapters.docker_connection import Json, engine_errors
 from reconciler.adapters.docker_create import ROLE_FILLER, instance_of
 from reconciler.adapters.docker_network import endpoint_of
 from reconciler.adapters.docker_ownership import Ownership, derived_name
@@ -29,12 +29,28 @@ _DURATION = re.compile(r"(Up|Exited|Created|Restarting)( \(\d+\))?.*?(\(Paused\)
 _PHASES = {"created": Phase.CREATED, "running": Phase.RUNNING, "paused": Phase.PAUSED}
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is kept of an inspect result beside the instance's own value: a whole one would take 40 KiB in memory."""
+
+    image_id: str
+    exit_code: int
+    error: str
+    address: str
+    host_network: bool
+    published: Mapping[str, tuple[tuple[str, int], ...]]
+    mounts: frozenset[str]
+    writable: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Seen:
-    """One container as last inspected. `instance` is what it looked like to `told`, kept to answer with the same value."""
+    """One container as last inspected: `base` is what that says alone, `instance` what was answered, given `told`."""
 
+    environment: str
     summary: tuple[Any, ...]
-    inspected: Json
+    facts: Facts
+    base: Instance
     instance: Instance
     told: tuple[Any, ...] = ()
 
@@ -82,21 +98,7 @@ class Inspections:
 
     def population(self, environment: str, *, fresh: bool) -> Population:
         """One list call, and an inspect for each container that is new or may have changed (for all when `fresh`)."""
-        summaries = {str(item["Id"]): item for item in self._owned.listed(environment)}
-        genuine = {_name(item) for item in summaries.values() if derived_name(_labels(item)) == _name(item)}
-        orphans, mislabelled, wanted = [], [], {}
-        for identity, item in summaries.items():
-            labels, name = _labels(item), _name(item)
-            derived = derived_name(labels)
-            if labels.get(names.LABEL_ROLE) == ROLE_FILLER:
-                orphans.append(name)
-            elif not derived:
-                mislabelled.append(Foreign(name, Reason.DRIFT_UNLABELLED, "it carries only some of our labels"))
-            elif name != derived and derived in genuine:
-                orphans.append(name)
-            elif item.get("State") != "removing":
-                genuine.add(derived)
-                wanted[identity] = item
+        orphans, mislabelled, wanted = _sorted_out(self._owned.listed(environment))
         with self._lock:
             stale = [i for i, item in wanted.items() if fresh or self._is_stale(i, item)]
             for identity in stale:
@@ -107,12 +109,14 @@ class Inspections:
             for identity, item in wanted.items():
                 answer = inspected.get(identity)
                 if answer is not None:
-                    self._seen[identity] = Seen(_fingerprint(item), answer, _instance(answer, environment))
+                    base = _instance(answer, environment)
+                    facts = _facts(answer, environment)
+                    self._seen[identity] = Seen(environment, _fingerprint(item), facts, base, base)
                 elif identity in stale:
                     self._seen.pop(identity, None)  # it went away in between
                 if identity in self._seen:
                     seen[identity] = self._seen[identity]
-            gone = [i for i, s in self._seen.items() if i not in wanted and _environment(s) == environment]
+            gone = [i for i, s in self._seen.items() if i not in wanted and s.environment == environment]
             for identity in gone:
                 del self._seen[identity]
                 self.exit_codes.pop(identity, None)
@@ -139,22 +143,42 @@ class Inspections:
 
         `changed` are the paths changed by hand, `expected_image` the id of the image it has to run.
         """
-        told = (health, changed, expected_image, self.exit_codes.get(identity))
-        if seen.told != told or not seen.told:
-            seen.instance = _told(seen.inspected, seen.instance, health, changed, expected_image, self._exit(identity, seen))
+        code = self._exit(identity, seen)
+        told = (health.status, health.detail, changed, expected_image, code)
+        if seen.told != told:
+            seen.instance = _told(seen.base, seen.facts, health, changed, expected_image, code)
             seen.told = told
         return seen.instance
 
     def _exit(self, identity: str, seen: Seen) -> int | None:
         """The exit code; unknown when only the engine's memory says 0 of an end that happened before we listened."""
-        if seen.instance.phase is not Phase.EXITED:
+        if seen.base.phase is not Phase.EXITED:
             return None
         if identity in self.exit_codes:
             return self.exit_codes[identity]
-        code = int(seen.inspected["State"].get("ExitCode") or 0)
-        finished = seen.instance.finished_at
+        code = seen.facts.exit_code
+        finished = seen.base.finished_at
         listened = self.trusted_since is not None and finished is not None and finished >= self.trusted_since
         return code if code or listened else None
+
+
+def _sorted_out(summaries: list[Json]) -> tuple[list[str], list[Foreign], dict[str, Json]]:
+    """Names of leftovers, what is labelled badly, and the instances by id."""
+    taken = {_name(item) for item in summaries if derived_name(_labels(item)) == _name(item)}
+    orphans, mislabelled, wanted = [], [], {}
+    for item in summaries:
+        labels, name = _labels(item), _name(item)
+        derived = derived_name(labels)
+        if labels.get(names.LABEL_ROLE) == ROLE_FILLER:
+            orphans.append(name)
+        elif not derived:
+            mislabelled.append(Foreign(name, Reason.DRIFT_UNLABELLED, "it carries only some of our labels"))
+        elif name != derived and derived in taken:
+            orphans.append(name)
+        elif item.get("State") != "removing":
+            taken.add(derived)
+            wanted[str(item["Id"])] = item
+    return orphans, mislabelled, wanted
 
 
 def _labels(item: Json) -> dict[str, str]:
@@ -164,10 +188,6 @@ def _labels(item: Json) -> dict[str, str]:
 def _name(item: Json) -> str:
     """The container's own name; the other entries are links."""
     return next((n.lstrip("/") for n in item.get("Names") or () if n.count("/") == 1), "")
-
-
-def _environment(seen: Seen) -> str:
-    return str((seen.inspected["Config"].get("Labels") or {}).get(names.LABEL_ENVIRONMENT, ""))
 
 
 def _fingerprint(item: Json) -> tuple[Any, ...]:
@@ -222,51 +242,72 @@ def _instance(inspected: Json, environment: str) -> Instance:
     )
 
 
+def _facts(inspected: Json, environment: str) -> Facts:
+    host, settings = inspected["HostConfig"], inspected.get("NetworkSettings") or {}
+    shape = docker_projection.asked(inspected["Config"]["Labels"]) or {}
+    published = {
+        port: tuple(
+            (item.get("HostIp") or "", int(item["HostPort"])) for item in bindings or () if item.get("HostPort")
+        )
+        for port, bindings in (settings.get("Ports") or {}).items()
+    }
+    return Facts(
+        image_id=inspected["Image"],
+        exit_code=int(inspected["State"].get("ExitCode") or 0),
+        error=" ".join(str(inspected["State"].get("Error") or "").split())[:300],
+        address=str((endpoint_of(inspected, environment) or {}).get("IPAddress") or ""),
+        host_network=host.get("NetworkMode") == "host",
+        published={port: places for port, places in published.items() if places},
+        mounts=frozenset([*(m["Destination"] for m in inspected.get("Mounts") or ()), *(host.get("Tmpfs") or ())]),
+        writable=tuple(str(path) for path in shape.get("writable_paths") or ()),
+    )
+
+
 def _told(
-    inspected: Json, base: Instance, health: HealthState, changed: str, expected_image: str | None, code: int | None
+    base: Instance, facts: Facts, health: HealthState, changed: str, expected_image: str | None, code: int | None
 ) -> Instance:
-    differences = [d for d in base.differences if d.reason is not Reason.DRIFT_FILESYSTEM]
+    differences = list(base.differences)
     wrong = any(d.reason is Reason.DRIFT_WRONG_IMAGE for d in differences)
-    if expected_image is not None and expected_image != inspected["Image"] and not wrong:
-        detail = f"image id: {expected_image} -> {inspected['Image']}"
+    if expected_image is not None and expected_image != facts.image_id and not wrong:
+        detail = f"image id: {expected_image} -> {facts.image_id}"
         differences.append(Difference(Reason.DRIFT_WRONG_IMAGE, detail))
     if changed:
         differences.append(Difference(Reason.DRIFT_FILESYSTEM, changed))
     running = base.phase is Phase.RUNNING
-    return Instance(
-        **{name: getattr(base, name) for name in _KEPT},
+    return replace(
+        base,
         health=health.status if running else HealthStatus.STARTING,
         exit_code=code,
         differences=tuple(differences),
-        detail=health.detail if running else _end(inspected["State"], base, code),
+        detail=health.detail if running else _end(base, facts, code),
     )
 
 
-_KEPT = tuple(n for n in Instance.__dataclass_fields__ if n not in ("health", "exit_code", "differences", "detail"))
-
-
-def _end(state: Json, base: Instance, code: int | None) -> str:
+def _end(base: Instance, facts: Facts, code: int | None) -> str:
     """How it ended, in words."""
     if base.phase is not Phase.EXITED:
-        return " ".join(str(state.get("Error") or "").split())[:300]
+        return facts.error
     if base.oom_killed:
         return "it was killed because it used more memory than its limit"
-    if state.get("Error"):
-        return "its program could not be started: " + " ".join(str(state["Error"]).split())[:300]
+    if facts.error:
+        return f"its program could not be started: {facts.error}"
     return "it ended; its exit code is not known" if code is None else f"it ended with exit code {code}"
 
 
 def foreigners(owned: Ownership, environment: str) -> tuple[Foreign, ...]:
     """What is not ours but has one of our names or sits in our private network."""
-    network, client = names.network(environment), owned.connection.client()
+    network = names.network(environment)
     prefix = f"{names.PREFIX}.{environment}."
     found: dict[str, Foreign] = {}
-    look: Callable[..., list[Any]] = client.containers
-    for item in look(all=True, filters={"network": [network]}):
+    look: Callable[..., list[Any]] = owned.connection.client().containers
+    with engine_errors(owned.connection.where):
+        inside = look(all=True, filters={"network": [network]})
+        named = look(all=True, filters={"name": ["^/?" + re.escape(prefix)]})
+    for item in inside:
         if not owned.owns(_labels(item), environment):
             detail = f"it is in the private network {network} without our labels"
             found[item["Id"]] = Foreign(_name(item), Reason.DRIFT_UNLABELLED, detail)
-    for item in look(all=True, filters={"name": ["^/?" + re.escape(prefix)]}):
+    for item in named:
         if not owned.owns(_labels(item), environment) and _name(item).startswith(prefix):
             found[item["Id"]] = Foreign(_name(item), Reason.NAME_TAKEN, "it has one of our names without our labels")
     standing = owned.network(environment)

@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.adapters.docker_connection import Connection, Json, NotFound, engine_errors
 from reconciler.core import names
-from reconciler.core.errors import ReconcilerError, Reason, Stalled
+from reconciler.core.errors import Reason, ReconcilerError, Stalled
 
 _DERIVED = re.compile(rf"{names.PREFIX}\.([^.]+)\.([^.]+)\.([^.]+)\.([0-9]+)")
 

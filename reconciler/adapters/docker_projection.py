@@ -112,7 +112,7 @@ def _network_differences(inspected: Mapping[str, Any], network: str) -> list[Dif
     return [Difference(Reason.DRIFT_CHANGED, f"networks: {network} -> {', '.join(joined) or ABSENT}")]
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
 
 
@@ -127,7 +127,7 @@ def _env_hash(env: Iterable[str], hidden: Iterable[str]) -> str:
 
 
 def _ports(bindings: Mapping[str, Any]) -> list[list[str]]:
-    found = []
+    found: list[list[str]] = []
     for container, hosts in bindings.items():
         found.extend([container, item.get("HostIp") or "", str(item.get("HostPort") or "")] for item in hosts or ())
     return sorted(found)
@@ -137,6 +137,6 @@ def _word(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     return (text or ABSENT)[:MAX_DETAIL]

@@ -14,13 +14,15 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from reconciler.adapters import git_run
 from reconciler.adapters.git_address import mirror_ref, parse_address
 from reconciler.adapters.git_objects import Objects
 from reconciler.adapters.git_run import Outcome, environment, run
-from reconciler.adapters.git_transport import Trouble, diagnose, failure, too_slow, transport_environment
+from reconciler.adapters.git_transport import TOO_LARGE, Trouble, diagnose, failure, too_slow, transport_environment
 from reconciler.core.errors import Reason, Retryable
 from reconciler.settings import RepositorySettings
 
@@ -141,7 +143,10 @@ class Mirror:
             reach,
             self._timeout,
         )
-        if outcome.killed:
+        if outcome.code != 0:
+            unfinished = (path / "objects" / "pack").glob("tmp_*")
+            if any(file.stat().st_size >= git_run.FILE_LIMIT for file in unfinished):
+                outcome = replace(outcome, err=TOO_LARGE)  # git only says that what it started has died
             _sweep(path)
         return outcome
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -150,14 +151,12 @@ class Objects:
 
 
 def _reading(path: Path) -> dict[str, str]:
-    """GitPython adds these to the environment of its caller, so whatever could point elsewhere is named here."""
-    return environment(
+    """GitPython adds these to the environment of its caller, so what the caller has for git is overwritten, if by nothing."""
+    nothing = {name: "" for name in os.environ if name.startswith("GIT_")}
+    return nothing | environment(
         GIT_DIR=str(path),
         GIT_COMMON_DIR=str(path),
         GIT_OBJECT_DIRECTORY=str(path / "objects"),
-        GIT_ALTERNATE_OBJECT_DIRECTORIES="",
-        GIT_CONFIG_PARAMETERS="",
-        GIT_GRAFT_FILE="/dev/null",
     )
 
 

@@ -21,6 +21,7 @@ from reconciler.core.errors import Reason, ReconcilerError, Rejected, Retryable
 from reconciler.settings import RepositorySettings
 
 TOKEN_LIMIT = 16 * 1024
+TOO_LARGE = "file too large"
 
 _HELPER = (
     '!f() { test "$1" = get || exit 0; IFS= read -r token < "$RECONCILER_GIT_TOKEN_FILE"; test -n "$token" || exit 1; '
@@ -114,7 +115,7 @@ _PATTERNS: tuple[tuple[Trouble, re.Pattern[str]], ...] = tuple(
     for trouble, pattern in (
         (Trouble.MISSING, r"couldn't find remote ref"),
         (Trouble.OUT_OF_DISK, r"no space left on device|disk quota exceeded"),
-        (Trouble.TOO_LARGE, r"died of signal 25|file too large|file size limit"),
+        (Trouble.TOO_LARGE, TOO_LARGE),
         (
             Trouble.DOUBTFUL,
             r"is corrupt|bad object|necessary objects|unable to read|cannot lock ref|unable to resolve reference|"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from reconciler.adapters.journal_errors import damaged, translated
+from reconciler.adapters.journal_errors import damaged, transaction
 from reconciler.adapters.journal_memory import Fold, fold_in, load
 from reconciler.adapters.journal_rows import checked, head_at, newest_head, pages
 from reconciler.adapters.journal_schema import records
@@ -22,7 +22,7 @@ TAIL = 10_000
 
 def check_tail(engine: Engine, path: Path) -> None:
     """Check the last TAIL records. Raises Stalled(JOURNAL_DAMAGED) with the first problem."""
-    with translated(path), engine.begin() as connection:
+    with transaction(engine, path) as connection:
         before = max(0, newest_head(connection).index - TAIL)
         after = head_at(connection, before)
     if after is None:
@@ -43,13 +43,19 @@ class _Look:
     folds: list[Fold] = field(default_factory=list)
 
     def result(self, problem: str = "") -> Verification:
-        return Verification(
-            records=self.head.index, head=self.head.hash, epochs=self.head.epoch, problem=problem
-        )
+        return Verification(records=self.head.index, head=self.head.hash, epochs=self.head.epoch, problem=problem)
 
-    def wrong_fold(self) -> bool:
-        """Whether a fold that someone relies on, and that ends here, is not the fold of the records."""
-        return any(fold.head == self.head and fold.memories != self.memories for fold in self.folds)
+    def fold_problem(self) -> str:
+        """What is wrong with the folds that someone relies on and that end here; "" when nothing is."""
+        for fold in self.folds:
+            if fold.head.index == self.head.index and fold.head.hash != self.head.hash:
+                return f"record {self.head.index} was changed: it had another hash when it was last folded"
+            if fold.head.index == self.head.index and fold.memories != self.memories:
+                return (
+                    f"the projections are not the fold of the first {self.head.index} records, though these hold; "
+                    "stop the daemon and empty the table projections: they are made anew from the records"
+                )
+        return ""
 
 
 def look_through(engine: Engine, path: Path, known: Fold) -> Verification:
@@ -59,7 +65,7 @@ def look_through(engine: Engine, path: Path, known: Fold) -> Verification:
     """
     look = _Look(folds=[known])
     try:
-        with translated(path), engine.begin() as connection:
+        with transaction(engine, path) as connection:
             saved = load(connection, path)
         if saved is not None:
             look.folds.append(saved)
@@ -77,9 +83,10 @@ def _look(look: _Look, engine: Engine, path: Path) -> Verification:
             return look.result(record)
         fold_in(look.memories, record)
         look.head = audit.head_of(record)
-        if look.wrong_fold():
-            return look.result(
-                f"the projections are not the fold of the first {look.head.index} records, although nothing is wrong "
-                "with these; stop the daemon and empty the table projections, it is made anew from the records"
-            )
+        problem = look.fold_problem()
+        if problem:
+            return look.result(problem)
+    longest = max(fold.head.index for fold in look.folds)
+    if longest > look.head.index:
+        return look.result(f"record {look.head.index + 1} is missing: there were {longest} records")
     return look.result()

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from reconciler.core.errors import ReconcilerError, Retryable, Stalled
-from reconciler.core.errors import Reason as R
+from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -26,6 +26,17 @@ def translated(path: Path) -> Iterator[None]:
         raise _of(error, path) from error
 
 
+@contextmanager
+def transaction(engine: Engine, path: Path) -> Iterator[Connection]:
+    """A transaction that commits at the end. After a failure all connections are dropped: none is trusted any more."""
+    try:
+        with translated(path), engine.begin() as connection:
+            yield connection
+    except BaseException:
+        engine.dispose()
+        raise
+
+
 def _of(error: BaseException, path: Path) -> ReconcilerError:
     code = getattr(error, "sqlite_errorcode", None)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
@@ -38,7 +49,7 @@ def _of(error: BaseException, path: Path) -> ReconcilerError:
 def unavailable(what: str, path: Path) -> Retryable:
     """The disk or another writer is in the way. Nothing was recorded, so nothing may be done."""
     return Retryable(
-        R.JOURNAL_UNAVAILABLE,
+        Reason.JOURNAL_UNAVAILABLE,
         what,
         where=str(path),
         remedy="Nothing is changed without it. Check free space, health and permissions of that disk; "
@@ -49,7 +60,7 @@ def unavailable(what: str, path: Path) -> Retryable:
 def damaged(what: str, path: Path) -> Stalled:
     """The records are not what was written."""
     return Stalled(
-        R.JOURNAL_DAMAGED,
+        Reason.JOURNAL_DAMAGED,
         what,
         where=str(path),
         remedy="Keep a copy of the file as evidence, then restore a backup, or move it away to begin a new journal: "

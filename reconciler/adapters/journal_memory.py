@@ -17,7 +17,7 @@ import rfc8785
 from sqlalchemy import Connection, Engine, delete, insert, select
 
 from reconciler import __version__
-from reconciler.adapters.journal_errors import damaged, translated
+from reconciler.adapters.journal_errors import damaged, transaction
 from reconciler.adapters.journal_rows import checked, head_at, newest_head, pages
 from reconciler.adapters.journal_schema import projections, records
 from reconciler.core import audit, memory_codec
@@ -47,9 +47,14 @@ class JournalMemory:
         self._engine = engine
         self._path = path
         self._lock = threading.Lock()
-        with translated(path), engine.begin() as connection:
+        with transaction(engine, path) as connection:
             self._fold = load(connection, path) or NOTHING
         self._saved = self._fold.head.index
+
+    def known(self) -> Fold:
+        """The fold as far as it was asked for."""
+        with self._lock:
+            return self._fold
 
     def latest(self) -> Fold:
         """The fold, with what was recorded since by whomever. Raises Stalled(JOURNAL_DAMAGED)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, Select, insert, select
 
-from reconciler.adapters.journal_errors import damaged, translated
+from reconciler.adapters.journal_errors import damaged, transaction
 from reconciler.adapters.journal_schema import records
 from reconciler.core import audit
 from reconciler.core.audit import GENESIS, Head
@@ -91,7 +91,7 @@ def pages(engine: Engine, path: Path, query: Select[Any], after: int, limit: int
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
         page = query.where(records.c.index > after).order_by(records.c.index).limit(size)
-        with translated(path), engine.begin() as connection:
+        with transaction(engine, path) as connection:
             rows = connection.execute(page).mappings().all()
         yield from rows
         if len(rows) < size:

@@ -93,8 +93,10 @@ def file_of(url: str) -> Path:
         raise _bad_url("it is not a URL") from error
     if parsed.get_backend_name() != "sqlite":
         raise _bad_url(f"a journal in {parsed.get_backend_name()} is not supported")
-    if not parsed.database or parsed.database == ":memory:" or parsed.query:
+    if not parsed.database or parsed.database == ":memory:":
         raise _bad_url("it names no file")
+    if "?" in url:
+        raise _bad_url("it has parameters; there are none for a journal")
     return Path(parsed.database).absolute()
 
 
@@ -152,7 +154,9 @@ def _engine(path: Path, *, pool_size: int) -> Engine:
 def _on_connect(engine: Engine, pragmas: str) -> None:
     # FULL: in WAL mode each commit returns after the WAL is on the disk. EXTRA adds nothing there: it is about
     # the deletion of a rollback journal, and a WAL has none. fullfsync is for macOS, where fsync alone is a hint.
-    common = "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON"
+    common = (
+        "PRAGMA synchronous = FULL; PRAGMA fullfsync = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON"
+    )
 
     @event.listens_for(engine, "connect")
     def connect(connection: sqlite3.Connection, _: object) -> None:

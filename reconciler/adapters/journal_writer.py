@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 from sqlalchemy import Connection, Engine
 
-from reconciler.adapters.journal_errors import translated, unavailable
+from reconciler.adapters.journal_errors import transaction, unavailable
 from reconciler.adapters.journal_rows import add, newest_head
 from reconciler.core import audit
 from reconciler.core.audit import Head, Prepared
@@ -103,10 +103,9 @@ class JournalWriter:
 
     def _commit(self, group: list[_Job]) -> None:
         try:
-            with translated(self._path), self._engine.begin() as connection:
+            with transaction(self._engine, self._path) as connection:
                 found = self._write(connection, group)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is for those who wait, and the thread lives on
-            self._engine.dispose()
             for job in group:
                 job.done.set_exception(error)
             return

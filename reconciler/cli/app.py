@@ -18,10 +18,12 @@ R = TypeVar("R")
 class Commands(TyperGroup):
     """Exit code 1 for what was typed wrong, too: 2 means "changes" (`plan`) and nothing else."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 (a private type of the library)
+        """As the library does."""
         return _with_exit_code_1(super().parse_args, ctx, args)
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 (a private type of the library)
+        """As the library does; expected errors are told."""
         with expected_errors():
             return _with_exit_code_1(super().invoke, ctx)
 

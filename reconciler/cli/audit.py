@@ -18,7 +18,7 @@ from reconciler import wiring
 from reconciler.adapters.clock import SystemClock
 from reconciler.cli.common import (
     JsonOption,
-    Refused,
+    RefusedError,
     SettingsOption,
     complain,
     console,
@@ -90,7 +90,7 @@ def show(
     with _journal(settings) as journal:
         found = next(islice(journal.records(after=index - 1, limit=1), 1), None)
     if found is None or found.index != index:
-        raise Refused(f"the journal has no record {index}", remedy="See `reconciler audit list`")
+        raise RefusedError(f"the journal has no record {index}", remedy="See `reconciler audit list`")
     if as_json:
         print_json(render.record(found))
         return
@@ -127,10 +127,10 @@ def export(
     """Write all records as JSON Lines, with their hashes: an auditor can verify them without this program."""
     with _journal(settings) as journal:
         if output is None:
-            for line in wiring.export(journal):
+            for line in wiring.exported(journal):
                 typer.echo(line)
             return
-        count = _write_new(output, wiring.export(journal))
+        count = _write_new(output, wiring.exported(journal))
     say(f"{count} records written to {output}")
 
 
@@ -142,7 +142,7 @@ def moment(text: str, now: datetime) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Refused(
+        raise RefusedError(
             f"--since {text!r} is not a time", remedy="Write 30m, 2h, 7d, or for example 2026-05-31T14:00"
         ) from error
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
@@ -157,9 +157,11 @@ def _write_new(path: Path, lines: Iterator[str]) -> int:
                 file.write(line.rstrip("\n") + "\n")
                 count += 1
     except FileExistsError as error:
-        raise Refused("the file exists already", where=str(path), remedy="Name another, or remove it first") from error
+        raise RefusedError(
+            "the file exists already", where=str(path), remedy="Name another, or remove it first"
+        ) from error
     except OSError as error:
-        raise Refused(f"cannot be written: {error.strerror}", where=str(path)) from error
+        raise RefusedError(f"cannot be written: {error.strerror}", where=str(path)) from error
     return count
 
 
@@ -169,7 +171,7 @@ def _show_table(records: list[Record]) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("#", "time (UTC)", "where", "what", "from -> to", "revision", "author", "reason"):
-        table.add_column(head, justify="right" if head == "#" else "left", no_wrap=head not in ("author", "reason"))
+table.add_column(head, justify="right" if head == "#" else "left", no_wrap=head in ("#", "time (UTC)"), overflow="fold")
     for record in records:
         entry = record.entry
         where = "/".join(part for part in (entry.environment, entry.service) if part)

@@ -1,11 +1,12 @@
-"""What all commands share: options, consoles, safe text, and how an expected error is told. Builds and decides nothing."""
+"""What all commands share: options, consoles, safe text, and how an expected error is told. It builds no parts."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +14,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from reconciler.core.errors import Reason, ReconcilerError
+from reconciler.core.errors import Reason, ReconcilerError, Rejected
+from reconciler.settings import Settings, read
 
 SETTINGS_VARIABLE = "RECONCILER_SETTINGS"
+NO_TERMINAL_WIDTH = 1_000
 SETTINGS_PLACES = (Path("reconciler.yaml"), Path("/etc/reconciler/reconciler.yaml"))
 
 SettingsOption = Annotated[
@@ -30,7 +33,7 @@ SettingsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
-class Refused(ReconcilerError):
+class RefusedError(ReconcilerError):
     """What was typed cannot be done; nothing was changed."""
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
@@ -45,15 +48,16 @@ def settings_file(given: Path | None) -> Path:
         if place.is_file():
             return place
     looked = " and ".join(str(place) for place in SETTINGS_PLACES)
-    raise Refused(
+    raise RefusedError(
         f"no settings file: looked for {looked}",
         remedy=f"Name one with --settings FILE or ${SETTINGS_VARIABLE}, or make one with `reconciler init`",
     )
 
 
 def console() -> Console:
-    """Standard output, for people. Text from outside goes through `safe`; markup in it is never interpreted."""
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=not sys.stdout.isatty())
+    """Standard output, for people. Markup in text is never interpreted; where no terminal is, no line is broken."""
+    width = None if sys.stdout.isatty() else NO_TERMINAL_WIDTH
+    return Console(markup=False, highlight=False, emoji=False, width=width)
 
 
 def printable(text: str) -> str:
@@ -77,7 +81,7 @@ def complain(lines: Sequence[str]) -> None:
         typer.echo("\n".join(printable(part) for part in line.split("\n")), err=True)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document to standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
@@ -88,5 +92,35 @@ def expected_errors() -> Iterator[None]:
     try:
         yield
     except ReconcilerError as error:
-        complain([f"error: {error}"])
+        complain([told(error)])
         raise typer.Exit(1) from error
+
+
+def told(error: ReconcilerError) -> str:
+    """An error as a person reads it. Problems that name their place line by line stay as an editor understands them."""
+    is_list = isinstance(error, Rejected) and error.reason is Reason.SETTINGS_INVALID and not error.where
+    return str(error) if is_list else f"error: {error}"
+
+
+def load_settings(file: Path) -> Settings:
+    """The settings in `file`, read and validated as a whole. Raises Rejected(SETTINGS_INVALID) with every problem."""
+    return read(file)
+
+
+def read_settings(given: Path | None) -> Settings:
+    """The settings that a command was told to use."""
+    return load_settings(settings_file(given))
+
+
+def choose(names: Sequence[str] | None, settings: Settings) -> list[str]:
+    """The environments named by a person, each once, or all. Raises RefusedError for an unknown one."""
+    for name in names or ():
+        if name not in settings.environments:
+            near = get_close_matches(name, settings.environments, n=1)
+            known = ", ".join(sorted(settings.environments)) or "none"
+            raise RefusedError(
+                f"there is no environment {name!r} in the settings",
+                where=str(settings.file),
+                remedy=f"Did you mean {near[0]}?" if near else f"There is: {known}",
+            )
+    return list(dict.fromkeys(names)) if names else sorted(settings.environments)

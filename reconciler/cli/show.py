@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import assert_never
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,6 +19,7 @@ from reconciler.core.steps import (
     AttachTraffic,
     CreateInstance,
     DetachTraffic,
+    Effect,
     EnsureNetwork,
     KillInstance,
     PullImage,
@@ -47,7 +47,7 @@ def statuses(
     """A table of all services of the environments, and below it what is wrong with whole environments."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("service", "sync", "health", "version", "image", "instances", "since", "reason"):
-        table.add_column(head, no_wrap=head != "reason")
+        table.add_column(head, no_wrap=head in ("sync", "health", "instances", "since"), overflow="fold")
     for environment, status in sorted(found.items()):
         memory = memories.get(environment, EnvironmentMemory())
         for name, plan in sorted(status.plan.services.items() if status.plan else ()):
@@ -60,7 +60,7 @@ def statuses(
                 *_version_cells(plan),
                 _instances(plan),
                 ago(now - since) if since is not None else "-",
-                safe(_reason(plan)),
+                safe(reason(plan)),
             )
     notes = [note for environment, status in sorted(found.items()) for note in environment_notes(status)]
     return Group(table, *notes) if table.row_count else Group(*(notes or [Text("no services")]))
@@ -69,7 +69,9 @@ def statuses(
 def environment_notes(status: EnvironmentStatus) -> Iterator[Text]:
     """What concerns the environment as a whole: rejected revisions, trouble, files that are not usable."""
     if status.rejected:
-        yield safe(f"{status.environment}: revision {status.rejected[:12]} is rejected; the last good one stays", "yellow")
+        yield safe(
+            f"{status.environment}: revision {status.rejected[:12]} is rejected; the last good one stays", "yellow"
+        )
     if status.reason is not None:
         yield safe(f"{status.environment}: {status.reason}: {status.message}", "bold red")
     for service, problems in sorted(status.problems.items()):
@@ -111,47 +113,40 @@ def _service_lines(plan: ServicePlan) -> Iterator[Text]:
         before = short(plan.stable.version) if plan.stable is not None else "nothing"
         line.append_text(safe(f"  {before} -> {short(plan.desired.version)} ({image(plan.desired)})"))
     yield line
-    if _reason(plan):
-        yield Text("    why: ") + safe(_reason(plan))
+    if reason(plan):
+        yield Text("    why: ") + safe(reason(plan))
     for step in plan.steps:
         yield Text("    + ") + safe(describe(step))
     if plan.waiting:
         yield Text("    waits for ") + safe(plan.waiting)
 
 
+_EFFECTS: Mapping[type[Effect], str] = {
+    EnsureNetwork: "make the private network of {0.environment}",
+    PullImage: "pull {0.image}",
+    CreateInstance: "create {0.name} from {0.spec.image}",
+    StartInstance: "start {0.name}",
+    AttachTraffic: "give traffic of {0.service} to {0.name}",
+    DetachTraffic: "take traffic of {0.service} from {0.name}",
+    TerminateInstance: "stop {0.name}",
+    KillInstance: "kill {0.name}: its grace ran out",
+    RemoveInstance: "remove {0.name}",
+    SweepOrphan: "remove the leftover {0.name}",
+}
+
+
 def describe(step: Step) -> str:
     """One step in words."""
-    match step:
-        case EnsureNetwork():
-            return f"make the private network of {step.environment}"
-        case PullImage():
-            return f"pull {step.image}"
-        case CreateInstance():
-            return f"create {step.name} from {step.spec.image}"
-        case StartInstance():
-            return f"start {step.name}"
-        case AttachTraffic():
-            return f"give traffic of {step.service} to {step.name}"
-        case DetachTraffic():
-            return f"take traffic of {step.service} from {step.name}"
-        case TerminateInstance():
-            return f"stop {step.name}" + (" and keep it as the way back" if step.keep else "")
-        case KillInstance():
-            return f"kill {step.name}: its grace ran out"
-        case RemoveInstance():
-            return f"remove {step.name}"
-        case SweepOrphan():
-            return f"remove the leftover {step.name}"
-        case Transition():
-            return f"record {step.what.value}" + (f": {step.reason}" if step.reason else "")
-        case _:
-            assert_never(step)
+    if isinstance(step, Transition):
+        return f"record {step.what.value}" + (f": {step.reason}" if step.reason else "")
+    words = _EFFECTS[type(step)].format(step)
+    return f"{words} and keep it as the way back" if isinstance(step, TerminateInstance) and step.keep else words
 
 
 def image(version: VersionRef) -> str:
-    """The image of a version, short: its repository and the first 12 digits of the digest."""
+    """The image of a version, short: the last part of its repository and the first 12 digits of the digest."""
     repository, _, digest = version.image.partition("@sha256:")
-    return f"{repository}@{digest[:12]}" if digest else repository
+    return f"{repository.rpartition('/')[2]}@{digest[:12]}"
 
 
 def ago(span: timedelta) -> str:
@@ -182,6 +177,9 @@ def _is_healthy(instance: Instance) -> bool:
     return instance.phase is Phase.RUNNING and instance.health is HealthStatus.HEALTHY
 
 
-def _reason(plan: ServicePlan) -> str:
+def reason(plan: ServicePlan) -> str:
+    """Why a service is as it is, or what it waits for; empty when there is nothing to say."""
     told = ": ".join(part for part in (plan.reason or "", plan.message) if part)
-    return told or plan.waiting and f"waits for {plan.waiting}"
+    if told:
+        return told
+    return f"waits for {plan.waiting}" if plan.waiting else ""

@@ -1,4 +1,4 @@
-"""`reconciler suspend` and `reconciler resume`: a person's word, written to the journal; a running daemon reads it there."""
+"""`reconciler suspend` and `resume`: a person's word, written to the journal, where a running daemon finds it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from reconciler import wiring
 from reconciler.adapters.clock import SystemClock
-from reconciler.cli.common import Refused, SettingsOption, printable, read_settings, say
+from reconciler.cli.common import RefusedError, SettingsOption, choose, printable, read_settings, say
 from reconciler.core.memory import EnvironmentMemory, Suspension
 from reconciler.core.record import Entry, What
 from reconciler.ports import Journal
@@ -35,9 +35,9 @@ def resume(target: Target, *, why: Why = "", settings: SettingsOption = None) ->
 
 def _tell(target: str, what: What, why: str, settings: Settings) -> None:
     if len(why) > WHY_LIMIT:
-        raise Refused(f"--why has {len(why)} characters", remedy=f"Keep it within {WHY_LIMIT}")
+        raise RefusedError(f"--why has {len(why)} characters", remedy=f"Keep it within {WHY_LIMIT}")
     environment, _, service = target.partition("/")
-    _check_environment(environment, settings)
+    choose([environment], settings)
     clock = SystemClock()
     journal = wiring.open_journal(settings, clock, act=False)
     try:
@@ -54,9 +54,7 @@ def _tell(target: str, what: What, why: str, settings: Settings) -> None:
     say(f"{target}: {'suspended' if what is What.SUSPENDED else 'resumed'} (record {record})")
 
 
-def _append(
-    journal: Journal, clock: SystemClock, what: What, environment: str, service: str, why: str
-) -> int:
+def _append(journal: Journal, clock: SystemClock, what: What, environment: str, service: str, why: str) -> int:
     entry = Entry(
         at=clock.now(),
         what=what,
@@ -82,18 +80,10 @@ def _suspension(memory: EnvironmentMemory, service: str) -> Suspension | None:
     return known.suspension if known is not None else None
 
 
-def _check_environment(environment: str, settings: Settings) -> None:
-    if environment not in settings.environments:
-        known = ", ".join(sorted(settings.environments)) or "none"
-        raise Refused(
-            f"there is no environment {environment!r} in the settings; there is: {known}", where=str(settings.file)
-        )
-
-
 def _check_service(environment: str, service: str, memory: EnvironmentMemory) -> None:
-    known = sorted({*memory.services, *memory.good, *memory.invalid})
+    known = sorted({*memory.services, *memory.good})
     if service in known:
         return
     near = get_close_matches(service, known, n=1)
     advice = f"Did you mean {environment}/{near[0]}?" if near else f"Known: {', '.join(known) or 'none yet'}"
-    raise Refused(f"the journal knows no service {service!r} in {environment}", remedy=advice)
+    raise RefusedError(f"the journal knows no service {service!r} in {environment}", remedy=advice)

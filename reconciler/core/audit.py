@@ -21,6 +21,8 @@ from reconciler.core.record import Entry, Record, What
 DOMAIN = b"reconciler.dev/journal/v1\n"
 ENTRY_BYTES = 48 * 1024
 
+_PLAIN_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, check_circular=False)
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -48,16 +50,23 @@ def prepare(entry: Entry) -> Prepared:
     Raises UnrecordableError: a time without a zone, a float, a value that is not JSON, or more than ENTRY_BYTES.
     """
     found = object_of(entry)
-    try:
-        canonical = rfc8785.dumps(found)
-    except rfc8785.CanonicalizationError as error:
-        raise UnrecordableError(f"{entry.what}: {error}") from error
+    canonical = _canonical(found)
     if len(canonical) > ENTRY_BYTES:
         raise UnrecordableError(
             f"{entry.what}: the entry has {len(canonical)} bytes, and at most {ENTRY_BYTES} can be recorded; "
             "shorten its details first"
         )
     return Prepared(entry=entry_of(found), canonical=canonical)
+
+
+def _canonical(found: dict[str, Any]) -> bytes:
+    """RFC 8785 of what `object_of` made: text and whole numbers only.
+
+    For such values the encoder in C gives the same bytes, three times as fast, as long as all of it is ASCII: then
+    sorting by code points is sorting by UTF-16 units. The append rate depends on it (`bench/journal.py`).
+    """
+    text = _PLAIN_JSON.encode(found)
+    return text.encode() if text.isascii() else rfc8785.dumps(found)
 
 
 def chain(after: Head, epoch: int, entry: Entry | Prepared) -> Record:
@@ -80,7 +89,7 @@ def head_of(record: Record) -> Head:
 
 
 def read(body: bytes, recorded_hash: str) -> Record:
-    """The record of a stored body. Raises UnreadableError when it is not one; whether the hash fits is for `problem`."""
+    """The record of a stored body. Raises UnreadableError when it is none. Whether the hash fits is for `problem`."""
     found = _document(body)
     index, epoch, previous = found.get("index"), found.get("epoch"), found.get("previous")
     if type(index) is not int or type(epoch) is not int or not isinstance(previous, str):

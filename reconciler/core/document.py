@@ -23,6 +23,8 @@ MAX_ENTRIES = 10_000
 MAX_FLAWS = 100
 
 Path = tuple[str | int, ...]
+Value = Any
+"""A plain value: a mapping with text keys, a list, text, a number, a truth value or None."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ufffd\U00010000-\U0010ffff]")
@@ -56,7 +58,7 @@ class Flaw(NamedTuple):
 class Document:
     """A parsed file. `readable` is False where the value is not all of it: then only the flaws count."""
 
-    value: Any
+    value: Value
     marks: Mapping[Path, Mark]
     flaws: tuple[Flaw, ...] = ()
     readable: bool = True
@@ -65,29 +67,30 @@ class Document:
 def read(data: bytes) -> Document:
     """Parse one file. Never raises: everything wrong with it is in `flaws`."""
     if len(data) > MAX_BYTES:
-        return _unreadable(Flaw(1, 1, f"the file has {len(data)} bytes, more than the {MAX_BYTES} allowed; split it"))
+        return unreadable(Flaw(1, 1, f"the file has {len(data)} bytes, more than the {MAX_BYTES} allowed; split it"))
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
-        return _unreadable(Flaw(line, column, "the file is not UTF-8; save it as UTF-8"))
+        return unreadable(Flaw(line, column, "the file is not UTF-8; save it as UTF-8"))
     strange = _UNREADABLE.search(text.removeprefix("\ufeff"))
     if strange is not None:
         line = strange.string.count("\n", 0, strange.start()) + 1
         column = strange.start() - strange.string.rfind("\n", 0, strange.start())
-        return _unreadable(Flaw(line, column, f"character U+{ord(strange[0]):04X} is not allowed; remove it"))
+        return unreadable(Flaw(line, column, f"character U+{ord(strange[0]):04X} is not allowed; remove it"))
     reader = _Reader(yaml.parse(text, Loader=_LOADER))
     try:
         value = reader.document()
     except _TooMuchError as error:
-        return _unreadable(*reader.flaws, error.flaw)
+        return unreadable(*reader.flaws, error.flaw)
     except yaml.YAMLError as error:
-        return _unreadable(*reader.flaws, _syntax(error))
+        return unreadable(*reader.flaws, _syntax(error))
     return Document(value, reader.marks, tuple(reader.flaws))
 
 
-def _unreadable(*flaws: Flaw) -> Document:
+def unreadable(*flaws: Flaw) -> Document:
+    """A document of which nothing but its flaws is known."""
     return Document(None, {(): Mark(1, 1, 1, 1)}, flaws, readable=False)
 
 
@@ -115,7 +118,7 @@ class _Reader:
     flaws: list[Flaw] = field(default_factory=list)
     entries: int = 0
 
-    def document(self) -> Any:
+    def document(self) -> Value:
         next(self.events)  # the start of the stream
         event = next(self.events)
         if isinstance(event, yaml.StreamEndEvent):
@@ -130,36 +133,36 @@ class _Reader:
         return value
 
     def _flaw(self, event: yaml.Event, message: str) -> None:
-        flaw = Flaw(event.start_mark.line + 1, event.start_mark.column + 1, message)
+        flaw = Flaw(*_place(event), message)
         self.flaws.append(flaw)
         if len(self.flaws) >= MAX_FLAWS:
             raise _TooMuchError(flaw._replace(message="there are more errors; correct those above first"))
 
-    def _node(self, event: yaml.Event, path: Path, key: yaml.Event | None) -> Any:
+    def _node(self, event: yaml.Event, path: Path, key: yaml.Event | None) -> Value:
         """The value that begins with `event`, which stands at `path` and belongs to `key`."""
-        start, name = event.start_mark, (key or event).start_mark
         self.entries += 1
         if self.entries > MAX_ENTRIES or len(path) > MAX_DEPTH:
             limit = f"more than {MAX_ENTRIES} entries" if self.entries > MAX_ENTRIES else f"over {MAX_DEPTH} levels"
-            raise _TooMuchError(Flaw(start.line + 1, start.column + 1, f"the file has {limit}; make it smaller"))
+            raise _TooMuchError(Flaw(*_place(event), f"the file has {limit}; make it smaller"))
         plain = event.value if isinstance(event, yaml.ScalarEvent) and event.implicit[0] else None
-        self.marks[path] = Mark(start.line + 1, start.column + 1, name.line + 1, name.column + 1, plain)
+        self.marks[path] = Mark(*_place(event), *_place(key or event), plain)
         if isinstance(event, yaml.AliasEvent):
             self._flaw(event, f"alias *{event.anchor} is not allowed; write the value out, or share it with extends")
             return None
+        assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         self._bare(event)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event)
         return self._sequence(path) if isinstance(event, yaml.SequenceStartEvent) else self._mapping(path)
 
-    def _bare(self, event: Any) -> None:
+    def _bare(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         """Anchors and tags are refused wherever they stand."""
         if event.anchor is not None:
             self._flaw(event, f"anchor &{event.anchor} is not allowed; share values with extends")
         if event.tag is not None:
             self._flaw(event, f"tag {shown(event.tag)} is not allowed; remove it, and quote the value if it is text")
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Any:
+    def _scalar(self, event: yaml.ScalarEvent) -> Value:
         text: str = event.value
         if _UNUSABLE.search(text):
             self._flaw(event, "the value contains a character that is not text; remove the escape")
@@ -219,6 +222,13 @@ class _Reader:
         else:
             return name
         return None
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    """Line and column where an event begins, from 1."""
+    mark = event.start_mark
+    assert mark is not None
+    return mark.line + 1, mark.column + 1
 
 
 def _other_meaning(text: str) -> str:

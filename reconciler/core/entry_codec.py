@@ -13,6 +13,7 @@ from typing import Any
 from reconciler.core.record import Entry, VersionRef, What
 
 DEPTH = 16
+INTEGER = 2**53 - 1
 MICROSECOND = timedelta(microseconds=1)
 _TEXTS = ("environment", "service", "revision", "author", "committer", "trigger", "reason")
 _VERSIONS = {"from": "from_version", "to": "to_version"}
@@ -57,7 +58,7 @@ def object_of(entry: Entry) -> dict[str, Any]:
                 "revision": clean(ref.revision),
             }
     if entry.duration is not None:
-        found["durationMicroseconds"] = entry.duration // MICROSECOND
+        found["durationMicroseconds"] = _whole(entry.duration // MICROSECOND, "duration")
     if entry.details:
         found["details"] = _plain(entry.details, "details", DEPTH)
     return found
@@ -65,7 +66,9 @@ def object_of(entry: Entry) -> dict[str, Any]:
 
 def clean(text: str) -> str:
     """The text as UTF-8 can hold it: a lone surrogate, as from undecodable bytes, becomes U+FFFD."""
-    return str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if text.isascii():
+        return str(text)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _plain(value: object, where: str, depth: int) -> object:
@@ -75,7 +78,7 @@ def _plain(value: object, where: str, depth: int) -> object:
         case None | bool():
             return value
         case int():
-            return int(value)
+            return _whole(int(value), where)
         case str():
             return clean(value)
         case Mapping():
@@ -86,6 +89,12 @@ def _plain(value: object, where: str, depth: int) -> object:
             raise UnrecordableError(f"{where}: {value!r} is a float; record a whole number of a smaller unit, or text")
         case _:
             raise UnrecordableError(f"{where}: a {type(value).__name__} is not a JSON value")
+
+
+def _whole(number: int, where: str) -> int:
+    if abs(number) > INTEGER:
+        raise UnrecordableError(f"{where}: {number} is beyond what every JSON reader can hold; record it as text")
+    return number
 
 
 def _key(key: object, where: str) -> str:

@@ -35,5 +35,5 @@ def parse(text: str) -> ImageRef | str:
         if not _HOST.fullmatch(host):
             return f"registry {host!r} is not a host name with an optional port"
     if len(repository) > 255 or not all(_NAME.fullmatch(part) for part in parts):
-        return f"image name {repository!r} is not valid; use lower-case letters and digits, and '/', '.', '_' or '-' between"
+        return f"image name {repository!r} is not valid; use lower-case letters, digits, and / . _ - between them"
     return ImageRef(repository=repository, digest=digest, tag=tag)

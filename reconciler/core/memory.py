@@ -1,6 +1,7 @@
 """What cannot be observed, as a fold over the journal: admissions, rollouts, stable versions, quarantines.
 
-`remember` is the only way in. It never fails on a record it does not know: a newer release may have written it.
+`remember` is the only way in. It never fails: a record it does not know, or one without what it needs, changes
+nothing, because a newer release may have written it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TypeVar
 from reconciler.core.record import Entry, VersionRef, What
 
 LOSSES_KEPT = 20
+QUARANTINES_KEPT = 50
 
 V = TypeVar("V")
 
@@ -52,10 +54,10 @@ class ServiceMemory:
     `detached` and `terminated` hold when an instance lost its traffic and got SIGTERM; `kept` are instances that we
     stopped but keep as the way back; `losses` are the times at which instances of the stable version were lost, `lost`
     the names of those not yet removed. `served` are the instances that should be in traffic, `exposed` those that ever
-    may have been. `drift` is what was reported of each instance, so that it is reported once; `returning` is when a
-    rollback began. `made` are the instances that by our own acts should exist, `intended` those of which a creation may
-    or may not have happened: what is in `made` and not observed was removed by hand, what is observed and in neither
-    was added by hand.
+    may have been. `drift` is what was reported of each instance, so that it is reported once, and `drifted` holds until
+    the repair is recorded; `returning` is when a rollback began. `made` are the instances that by our own acts should
+    exist, `intended` those of which a creation may or may not have happened: what is in `made` and not observed was
+    removed by hand, what is observed and in neither was added by hand.
     """
 
     stable: VersionRef | None = None
@@ -69,6 +71,7 @@ class ServiceMemory:
     kept: frozenset[str] = frozenset()
     losses: tuple[datetime, ...] = ()
     drift: Mapping[str, str] = field(default_factory=dict)
+    drifted: bool = False
     lost: frozenset[str] = frozenset()
     served: frozenset[str] = frozenset()
     exposed: frozenset[str] = frozenset()
@@ -82,8 +85,8 @@ class ServiceMemory:
 class EnvironmentMemory:
     """What the journal knows of one environment.
 
-    `good` maps a service that is not valid in the admitted revision to the last revision in which it was; `foreign` is what was reported of things that
-    are not ours but in our way.
+    `good` maps a service that is not valid in the admitted revision to the last revision in which it was; `foreign` is
+    what was reported of things that are not ours but in our way.
     """
 
     admitted: str = ""
@@ -132,8 +135,7 @@ def remember(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
 
 def _good(memory: EnvironmentMemory, entry: Entry) -> Mapping[str, str]:
     """For each service that is not valid now, the revision to take it from: the one in use so far."""
-    names = (str(name) for name in entry.details.get("invalid", ()))
-    return {name: sha for name in names if (sha := memory.good.get(name, memory.admitted))}
+    return {name: sha for name in _names(entry, "invalid") if (sha := memory.good.get(name, memory.admitted))}
 
 
 def _remember_service(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
@@ -156,7 +158,12 @@ def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     name = str(entry.details.get("name", ""))
     match entry.details.get("effect"):
         case "CreateInstance":
-            return replace(service, made=service.made | {name}, intended=service.intended - {name})
+            return replace(
+                service,
+                made=service.made | {name},
+                intended=service.intended - {name},
+                drift=_without(service.drift, name),
+            )
         case "DetachTraffic":
             return replace(service, detached={**service.detached, name: entry.at})
         case "AttachTraffic":
@@ -205,8 +212,17 @@ def _without(mapping: Mapping[str, V], name: str) -> Mapping[str, V]:
     return {key: value for key, value in mapping.items() if key != name}
 
 
+def _names(entry: Entry, key: str) -> frozenset[str]:
+    """The texts that the details list under `key`; empty when there is no list."""
+    found = entry.details.get(key)
+    if not isinstance(found, list | tuple):
+        return frozenset()
+    return frozenset(name for name in found if isinstance(name, str))
+
+
 def _rollout_started(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    assert entry.to_version is not None
+    if entry.to_version is None:
+        return service
     rollout = RolloutMemory(to=entry.to_version, started_at=entry.at, progressed_at=entry.at)
     return replace(service, rollout=rollout, returning=None, stalled="")
 
@@ -216,7 +232,8 @@ def _rollout_superseded(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _rollout_failed(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    assert entry.to_version is not None
+    if entry.to_version is None:
+        return service
     quarantine = Quarantine(reason=entry.reason, at=entry.at, revision=entry.revision)
     if entry.to_version == service.stable:
         # A promoted version that keeps failing: the way back is the version before it.
@@ -224,9 +241,15 @@ def _rollout_failed(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     return replace(
         service,
         rollout=None,
-        quarantine={**service.quarantine, entry.to_version.version: quarantine},
+        quarantine=_newest({**service.quarantine, entry.to_version.version: quarantine}),
         returning=entry.at,
     )
+
+
+def _newest(quarantine: Mapping[str, Quarantine]) -> Mapping[str, Quarantine]:
+    """The youngest QUARANTINES_KEPT of them: by time, not by place, so that it does not matter how they were stored."""
+    by_age = sorted(quarantine, key=lambda version: (quarantine[version].at, version))
+    return {version: quarantine[version] for version in by_age[-QUARANTINES_KEPT:]}
 
 
 def _instance_healthy(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -243,6 +266,8 @@ def _instance_lost(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _promoted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
+    if entry.to_version is None:
+        return service
     previous = service.previous if service.stable == entry.to_version else service.stable
     return replace(
         service,
@@ -264,8 +289,9 @@ def _quarantine_lifted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _adopted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    made = frozenset(str(name) for name in entry.details.get("names", ()))
-    served = frozenset(str(name) for name in entry.details.get("served", ()))
+    if entry.to_version is None:
+        return service
+    made, served = _names(entry, "names"), _names(entry, "served")
     return replace(
         service,
         stable=entry.to_version,
@@ -278,12 +304,11 @@ def _adopted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 def _drift_found(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     name = str(entry.details.get("name", ""))
-    return replace(service, drift={**service.drift, name: str(entry.details.get("differences", ""))})
+    return replace(service, drift={**service.drift, name: str(entry.details.get("differences", ""))}, drifted=True)
 
 
 def _drift_repaired(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    gone = frozenset(str(name) for name in entry.details.get("gone", ()))
-    return replace(service, drift={}, made=service.made - gone)
+    return replace(service, drift={}, drifted=False, made=service.made - _names(entry, "gone"))
 
 
 def _stalled(service: ServiceMemory, entry: Entry) -> ServiceMemory:

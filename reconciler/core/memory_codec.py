@@ -35,7 +35,7 @@ def load(found: object) -> EnvironmentMemory:
 
 def _dump(value: object) -> object:
     match value:
-        case None | str():
+        case None | str() | int():
             return value
         case datetime():
             return timestamp(value)
@@ -68,8 +68,8 @@ def _load(kind: object, found: object) -> object:
         return None if found is None else _load(inner[0], found)
     if kind is datetime:
         return moment(found)
-    if kind is str:
-        return _expect(str, found)
+    if kind in (str, bool, int):
+        return _expect(cast("type", kind), found)
     if is_dataclass(kind):
         return _load_fields(cast("type", kind), _expect(dict, found))
     if get_origin(kind) is Mapping:
@@ -90,6 +90,6 @@ def _load_fields(kind: type, found: dict[str, object]) -> object:
 
 
 def _expect(kind: type[T], found: object) -> T:
-    if not isinstance(found, kind):
+    if type(found) is not kind:
         raise MisfitError(f"{found!r} is not a {kind.__name__}")
     return found

@@ -6,14 +6,13 @@ The merge is RFC 7386 (JSON Merge Patch) of the base by the manifest that extend
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from reconciler.core.document import Document, Flaw, Path
+from reconciler.core.document import Document, Path, Value
 from reconciler.core.errors import Reason
 from reconciler.core.model import Problem
-from reconciler.core.schema import Checker
+from reconciler.core.schema import Checker, Finding
 from reconciler.core.words import shown
 
 MAX_EXTENDS = 8
@@ -44,7 +43,7 @@ class Manifest:
     """A merged value and its layers, the extending one first."""
 
     layers: tuple[Layer, ...]
-    value: Any
+    value: Value
 
     def layer(self, path: Path) -> Layer:
         """The layer that the merged value at `path` comes from."""
@@ -66,25 +65,30 @@ class Manifest:
         line, column = (mark.key_line, mark.key_column) if key else (mark.line, mark.column)
         return Problem(layer.file, line, column, message, reason)
 
-    def check(self, checker: Checker) -> tuple[Problem, ...]:
-        """Flaws and findings together, in the order of files and lines, without second mentions of a place."""
-        problems = [_placed(layer.file, flaw) for layer in self.layers for flaw in layer.document.flaws]
-        if all(layer.document.readable for layer in self.layers):
-            said = {(problem.file, problem.line, problem.column) for problem in problems}
-            for finding in checker.findings(self.value, self.plain):
-                problem = self.problem(finding.path, finding.message, key=finding.at_key)
-                if (problem.file, problem.line, problem.column) not in said:
-                    problems.append(problem)
-        return ordered(problems)
+    def findings(self, checker: Checker) -> tuple[Finding, ...]:
+        """What the schema says of the merged value; nothing where a file could not be read to its end."""
+        if not all(layer.document.readable for layer in self.layers):
+            return ()
+        return checker.findings(self.value, self.plain)
+
+    def problems(self, findings: Iterable[Finding]) -> list[Problem]:
+        """The flaws of the files and `findings`, without second mentions of a place."""
+        found = [
+            Problem(layer.file, flaw.line, flaw.column, flaw.message)
+            for layer in self.layers
+            for flaw in layer.document.flaws
+        ]
+        said = {(problem.file, problem.line, problem.column) for problem in found}
+        for finding in findings:
+            problem = self.problem(finding.path, finding.message, key=finding.at_key)
+            if (problem.file, problem.line, problem.column) not in said:
+                found.append(problem)
+        return found
 
 
-def ordered(problems: list[Problem]) -> tuple[Problem, ...]:
+def ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """By file, line and column; at most `MAX_PROBLEMS`."""
     return tuple(sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.message))[:MAX_PROBLEMS])
-
-
-def _placed(file: str, flaw: Flaw) -> Problem:
-    return Problem(file, flaw.line, flaw.column, flaw.message)
 
 
 def single(file: str, document: Document) -> Manifest:
@@ -95,7 +99,8 @@ def single(file: str, document: Document) -> Manifest:
 def stack(file: str, find: Find) -> tuple[Manifest, tuple[Problem, ...]]:
     """The manifest in `file` with all that it extends, and what is wrong with the extending itself.
 
-    `find` raises NoFileError. The problems are about paths, cycles and depth only: `Manifest.check` finds the others.
+    `find` raises NoFileError. The problems are about paths, circles and depth only; where there is one, the value keeps
+    its `extends`, which tells the schema that a part is missing.
     """
     layers = [Layer(file, find(file))]
     problems: list[Problem] = []
@@ -107,15 +112,19 @@ def stack(file: str, find: Find) -> tuple[Manifest, tuple[Problem, ...]]:
         except NoFileError as error:
             problems.append(here.problem(("extends",), str(error), reason=error.reason))
             break
-        if not isinstance(layers[-1].document.value, dict) and layers[-1].document.readable:
-            problems.append(Problem(base, 1, 1, "a file that is extended must hold a mapping; write fields into it"))
-    merged: Any = {}
-    for layer in reversed(layers):
-        own = layer.document.value
-        if isinstance(own, dict):
-            own = {key: value for key, value in own.items() if key != "extends"}
-        merged = merge(merged, own) if len(layers) > 1 and layer is not layers[-1] else own
+    merged = _own(layers[-1].document.value)
+    for layer in reversed(layers[:-1]):
+        merged = merge(merged, _own(layer.document.value))
+    if len(layers) > 1 and layers[-1].document.readable and not isinstance(layers[-1].document.value, dict):
+        problems.append(Problem(layers[-1].file, 1, 1, "a file that is extended must hold a mapping of fields"))
+    if problems:
+        merged["extends"] = problems[0].file
     return Manifest(tuple(layers), merged), tuple(problems)
+
+
+def _own(value: Value) -> Value:
+    """A layer's value without the mention of its base."""
+    return {key: each for key, each in value.items() if key != "extends"} if isinstance(value, dict) else value
 
 
 def _base(manifest: Manifest, files: list[str]) -> str:
@@ -148,7 +157,7 @@ def resolve(file: str, written: str) -> str:
     return found
 
 
-def merge(target: Any, patch: Any) -> Any:
+def merge(target: Value, patch: Value) -> Value:
     """RFC 7386, section 2: `patch` over `target`. Null removes; lists and scalars replace. Changes neither."""
     if not isinstance(patch, dict):
         return patch

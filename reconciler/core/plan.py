@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from reconciler.core import names, reports
-from reconciler.core.diff import View, sort
+from reconciler.core.diff import View, serves, sort
 from reconciler.core.errors import Reason
 from reconciler.core.live import ImageState, Instance, LiveState
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
@@ -40,7 +40,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All that a plan is a function of."""
+    """All that a plan is a function of.
+
+    `up_since`: when this daemon began to look; before that nothing could progress.
+    """
 
     environment: str
     revision: Revision | None
@@ -49,6 +52,7 @@ class Question:
     memory: EnvironmentMemory
     now: datetime
     removals_held: tuple[Reason, str] | None = None
+    up_since: datetime | None = None
 
 
 def plan(question: Question) -> Plan:
@@ -112,13 +116,13 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
     if target is None:
         return _remove_failed(question, wish, memory, instances)
     view = _view(question, target, memory, instances)
-    first = reports.bookkeeping(view, wish.desired) or reports.failure(view)
+    first = reports.bookkeeping(view, wish.desired) or reports.failure(view, question.up_since)
     if first:
         return _describe(view, wish, Motion(steps=list(first)), quarantined=quarantined)
     motion = move(view)
     # A promotion is the commit point: it stands in the journal before anything of the old version is given up for it.
     motion.steps[:0] = [*reports.drift(view), *reports.completion(view)]
-    deadline = reports.progress_deadline(view)
+    deadline = reports.progress_deadline(view, question.up_since)
     if deadline is not None:
         motion.rechecks.append(deadline)
     motion.rechecks.extend(reports.lifetime_ends(view))
@@ -222,9 +226,10 @@ def _still(
     """A service at which nothing is done to the engine."""
     health = ServiceHealth.SUSPENDED if reason is Reason.SUSPENDED else ServiceHealth.UNKNOWN
     settled = reason is None and not steps
+    as_declared = reason is Reason.SUSPENDED and _runs_as_declared(wish, memory, instances)
     return ServicePlan(
         wish.name,
-        Sync.SYNCED if settled or reason is Reason.SUSPENDED else Sync.OUT_OF_SYNC,
+        Sync.SYNCED if settled or as_declared else Sync.OUT_OF_SYNC,
         ServiceHealth.HEALTHY if settled else health,
         steps,
         reason=reason,
@@ -234,6 +239,13 @@ def _still(
         replicas=wish.desired.spec.replicas if wish.desired else 0,
         instances=instances,
     )
+
+
+def _runs_as_declared(wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]) -> bool:
+    """Whether what runs is what Git declares, to tell of a service that is not looked at more closely."""
+    version = wish.desired.version if wish.desired else ""
+    wanted = wish.desired.spec.replicas if wish.desired else 0
+    return len(instances) == wanted and all(i.version == version and serves(i, memory) for i in instances)
 
 
 def _describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool) -> ServicePlan:

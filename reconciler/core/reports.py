@@ -45,14 +45,14 @@ def bookkeeping(view: View, desired: Target) -> tuple[Transition, ...]:
     return tuple(found)
 
 
-def failure(view: View) -> tuple[Transition, ...]:
+def failure(view: View, up_since: datetime | None) -> tuple[Transition, ...]:
     """A version that does not prove itself, or instances of the stable one that are lost."""
     broken = [(instance, why) for instance in view.fresh if (why := _breakage(view, instance)) is not None]
     if view.rolling:
         if broken:
             instance, (reason, said) = broken[0]
             return (_failed(view, reason, said, instance.name),)
-        deadline = progress_deadline(view)
+        deadline = progress_deadline(view, up_since)
         if deadline is not None and view.now >= deadline:
             said = f"no progress for {view.spec.rollout.progress_deadline}"
             evidence = view.fresh[0].name if view.fresh else None
@@ -88,6 +88,7 @@ def _failed(view: View, reason: Reason, said: str, evidence: str | None) -> Tran
         evidence_of=evidence,
         from_version=view.memory.stable,
         to_version=ref(view.target),
+        since=view.memory.rollout.started_at if view.memory.rollout else None,
     )
 
 
@@ -126,10 +127,13 @@ def _said(instance: Instance) -> str:
     return f": {instance.detail}" if instance.detail else ""
 
 
-def progress_deadline(view: View) -> datetime | None:
-    """When a rollout that makes no progress fails."""
+def progress_deadline(view: View, up_since: datetime | None) -> datetime | None:
+    """When a rollout that makes no progress fails. The time in which no daemon ran is not held against a version."""
     rollout = view.memory.rollout
-    return rollout.progressed_at + view.spec.rollout.progress_deadline if rollout is not None else None
+    if rollout is None:
+        return None
+    progressed = rollout.progressed_at if up_since is None else max(rollout.progressed_at, up_since)
+    return progressed + view.spec.rollout.progress_deadline
 
 
 def lifetime_ends(view: View) -> list[datetime]:
@@ -148,15 +152,16 @@ def completion(view: View) -> list[Transition]:
         found.append(
             Transition(
                 What.PROMOTED,
-                {"replicas": view.spec.replicas, "startedAt": memory.rollout.started_at.isoformat()},
+                {"replicas": view.spec.replicas},
                 from_version=memory.stable,
                 to_version=ref(view.target),
+                since=memory.rollout.started_at,
             )
         )
     elif memory.returning is not None and not view.stale:
-        found.append(Transition(What.ROLLED_BACK, {"since": memory.returning.isoformat()}, to_version=memory.stable))
+        found.append(Transition(What.ROLLED_BACK, to_version=memory.stable, since=memory.returning))
     unrepaired = view.spec.drift is DriftPolicy.CORRECT and any(i.name in memory.drift for i in view.instances)
-    if memory.drift and not view.rolling and not unrepaired and not current_drift(view):
+    if memory.drifted and not view.rolling and not unrepaired and not current_drift(view):
         gone = missing(view.instances, memory)
         found.append(Transition(What.DRIFT_REPAIRED, {"gone": list(gone)}, from_version=memory.stable))
     return found

@@ -2,7 +2,7 @@
 
 The schemas come in as values and are the only ones: the registry is empty, so no `$ref` is ever fetched or read,
 and no pattern comes from a user. Keywords beyond JSON Schema 2020-12, ignored by editors: `minDuration`,
-`maxDuration`, `minSize`. `errorMessage` and `patternErrorMessage` are shown by editors, too.
+`maxDuration`, `minSize`, `minCpus`. `errorMessage` and `patternErrorMessage` are shown by editors, too.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from operator import gt, lt
 from typing import Any
 
-from jsonschema import Draft202012Validator, ValidationError
-from jsonschema.validators import extend
+from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
+from jsonschema.validators import extend  # type: ignore[import-untyped]
 from referencing import Registry
 
 from reconciler.core import quantity
-from reconciler.core.document import Path
+from reconciler.core.document import Path, Value
 from reconciler.core.words import nearest, shown
 
 Schema = Mapping[str, Any]
@@ -33,20 +33,20 @@ class Finding:
     at_key: bool = False
 
 
-def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Schema) -> Iterator[ValidationError]:
+def _pattern(_validator: object, pattern: str, instance: Value, _schema: Schema) -> Iterator[ValidationError]:
     """`pattern` with a true end: Python's `$` alone would let a trailing line feed pass."""
     if isinstance(instance, str) and re.fullmatch(pattern, instance) is None:
         yield ValidationError("pattern")
 
 
-def _required(_validator: Any, names: Iterable[str], instance: Any, _schema: Schema) -> Iterator[ValidationError]:
+def _required(_validator: object, names: Iterable[str], instance: Value, _schema: Schema) -> Iterator[ValidationError]:
     """`required` with the missing name as the message, which the library puts into a sentence."""
     if isinstance(instance, dict):
         yield from (ValidationError(name) for name in names if name not in instance)
 
 
-def _bound(read: Callable[[str], Any], wrong: Callable[[Any, Any], bool]) -> Any:
-    def check(_validator: Any, bound: str, instance: Any, _schema: Schema) -> Iterator[ValidationError]:
+def _bound(read: Callable[[str], Any], wrong: Callable[[Any, Any], bool]) -> Callable[..., Iterator[ValidationError]]:
+    def check(_validator: object, bound: str, instance: Value, _schema: Schema) -> Iterator[ValidationError]:
         try:
             outside = isinstance(instance, str) and wrong(read(instance), read(bound))
         except ValueError:  # `pattern` says so already
@@ -57,15 +57,7 @@ def _bound(read: Callable[[str], Any], wrong: Callable[[Any, Any], bool]) -> Any
     return check
 
 
-def _below(value: Any, bound: Any) -> bool:
-    return bool(value < bound)
-
-
-def _above(value: Any, bound: Any) -> bool:
-    return bool(value > bound)
-
-
-def _is_whole(_checker: Any, instance: Any) -> bool:
+def _is_whole(_checker: object, instance: Value) -> bool:
     """JSON Schema counts 1.0 as an integer; a person who writes it means something else."""
     return isinstance(instance, int) and not isinstance(instance, bool)
 
@@ -75,9 +67,10 @@ _Validator: Any = extend(
     {
         "pattern": _pattern,
         "required": _required,
-        "minDuration": _bound(quantity.duration, _below),
-        "maxDuration": _bound(quantity.duration, _above),
-        "minSize": _bound(quantity.size, _below),
+        "minDuration": _bound(quantity.duration, lt),
+        "maxDuration": _bound(quantity.duration, gt),
+        "minSize": _bound(quantity.size, lt),
+        "minCpus": _bound(quantity.nano_cpus, lt),
     },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
 )
@@ -89,7 +82,7 @@ class Checker:
     def __init__(self, schema: Schema) -> None:
         self._validator = _Validator(schema, registry=Registry())
 
-    def findings(self, value: Any, plain: Callable[[Path], str | None]) -> tuple[Finding, ...]:
+    def findings(self, value: Value, plain: Callable[[Path], str | None]) -> tuple[Finding, ...]:
         """Everything wrong with `value`. `plain(path)` is the unquoted text that a scalar was written as, if it was."""
         found: list[Finding] = []
         for error in self._validator.iter_errors(value):
@@ -136,13 +129,16 @@ def _wrong_type(error: ValidationError, plain: str | None) -> str:
         return f"no value here, but {wanted} is needed; write one or remove the key"
     if "string" in allowed and plain is not None:
         kind = "true or false" if isinstance(value, bool) else "a number"
-        return f"value {shown(plain, quote=False)} is {kind} here; quote it: {shown(plain)}"
+        schema: Any = error.schema
+        fits = re.fullmatch(schema.get("pattern", ".*"), plain) is not None
+        advice = f"quote it: {shown(plain)}" if fits else schema.get("patternErrorMessage", "write text")
+        return f"value {shown(plain, quote=False)} is {kind} here; {advice}"
     if "integer" in allowed and isinstance(value, str) and re.fullmatch("[0-9]{1,15}", value):
         return f"{shown(value)} is text here; write the number without quotes: {value}"
     return f"{_shape(value)} cannot stand here; write {wanted}"
 
 
-def _shape(value: Any) -> str:
+def _shape(value: Value) -> str:
     if isinstance(value, dict):
         return "a mapping"
     return "a list" if isinstance(value, list) else shown(value)
@@ -158,7 +154,7 @@ def _wrong_value(error: ValidationError) -> str:
             return f"{shown(value)} is not valid here: {advice}"
         case "enum":
             return f"{shown(value)} is not allowed here{nearest(str(value), bound)}"
-        case "minimum" | "minDuration" | "minSize":
+        case "minimum" | "minDuration" | "minSize" | "minCpus":
             return f"{shown(value)} is too small; at least {bound}"
         case "maximum" | "maxDuration":
             return f"{shown(value)} is too large; at most {bound}"

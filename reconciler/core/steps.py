@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from reconciler.core.model import ServiceSpec
@@ -108,7 +109,10 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A decision that is only recorded. `evidence_of`: the instance whose last log lines are added to the record."""
+    """A decision that is only recorded.
+
+    `evidence_of`: the instance whose last log lines are added to the record. `since`: when what ends here began.
+    """
 
     what: What
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -116,6 +120,7 @@ class Transition:
     evidence_of: str | None = None
     from_version: VersionRef | None = None
     to_version: VersionRef | None = None
+    since: datetime | None = None
 
 
 Step = Effect | Transition

@@ -1,4 +1,4 @@
-"""How values that people wrote are quoted back to them in messages. Text only; bounded and free of control characters."""
+"""How values that people wrote are quoted back to them in messages: bounded, and free of control characters."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def shown(value: object, *, quote: bool = True) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?` with the known name nearest to `name`; the known names when none is near and they are few."""
+    """`; did you mean "x"?` with the known name nearest to `name`; or the known names, when they are few."""
     names = sorted(known)
     lowered = {candidate.lower(): candidate for candidate in names}
     found = difflib.get_close_matches(name[:LONGEST].lower(), lowered, n=1, cutoff=0.6)
     if found:
         return f"; did you mean {shown(lowered[found[0]])}?"
-    return f"; known here: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+    return f"; one of: {', '.join(names)}" if 0 < len(names) <= 12 else ""

@@ -24,6 +24,9 @@ from reconciler.telemetry import Metrics, Quiet
 from reconciler.triggers.webhook_forges import FORGES, Delivery, Forge, MalformedError, normalise, parse
 
 BODY_LIMIT = 1024 * 1024
+DISCARD_LIMIT = 26 * 1024 * 1024
+"""What is too large is read to its end up to here (GitHub sends 25 MB at most), so that the sender gets to see the 413:
+hanging up on one who is still sending would destroy the answer on its way."""
 HELD_LIMIT = 32 * BODY_LIMIT
 """Bytes of all bodies being read at one time."""
 DELIVERIES_KEPT = 4096
@@ -157,18 +160,22 @@ class Webhook:
         return matched, ignored or ([] if matched else [f"no environment follows repository {repository.name}"])
 
     async def _body(self, request: Request) -> bytes:
-        """The raw body, refused as soon as it is declared or found to be beyond the limits."""
+        """The raw body, refused when it is declared or found to be beyond the limits."""
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > BODY_LIMIT):
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > DISCARD_LIMIT):
             raise _too_large()
         body = bytearray()
+        size = 0
         try:
             async with asyncio.timeout(self._body_seconds):
                 async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > DISCARD_LIMIT:
+                        raise _too_large()
+                    if size > BODY_LIMIT:
+                        continue
                     self._held += len(chunk)
                     body += chunk
-                    if len(body) > BODY_LIMIT:
-                        raise _too_large()
                     if self._held > HELD_LIMIT:
                         raise _RefusedError(503, "busy", "too many deliveries at one time", "deliver again later")
         except TimeoutError as error:
@@ -177,6 +184,8 @@ class Webhook:
             raise _RefusedError(400, "disconnected", "the sender went away") from error
         finally:
             self._held -= len(body)
+        if size > BODY_LIMIT:
+            raise _too_large()
         return bytes(body)
 
     def _already(self, repository: str, identity: str) -> bool:

@@ -1,4 +1,4 @@
-"""The API under `/api/v1`: shows environments, plans and records, and triggers a look. It never changes desired state."""
+"""The API under `/api/v1`: shows environments, plans and records, and triggers a look. Desired state is Git's alone."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ class ApiRoutes:
         _query(request, frozenset())
         status = self._status(request)
         if status.plan is None:
-            raise HTTPException(404, f"environment {status.environment} has no plan: {status.message or 'see its status'}")
+            why = status.message or "see its status"
+            raise HTTPException(404, f"environment {status.environment} has no plan: {why}")
         return answer(self._house, render.plan(status.plan))
 
     def reconcile(self, request: Request) -> Response:
@@ -69,13 +70,15 @@ class ApiRoutes:
         """Records after an index, at most `limit` and PAGE_BYTES of them; `next` is the `after` of the next page."""
         asked = _query(request, frozenset({"after", "environment", "service", "limit"}))
         limit = _number(asked, "limit", PAGE, 1, LARGEST_PAGE)
-        wanted = {name: _named(asked, name) for name in ("environment", "service")}
+        journal = self._house.journal.records(
+            after=_number(asked, "after", 0, 0, 10**18 - 1),
+            environment=_named(asked, "environment"),
+            service=_named(asked, "service"),
+            limit=limit + 1,  # one more than asked for tells whether there is a next page
+        )
         found: list[render.Json] = []
         size, more = 0, False
-        # One more than asked for tells whether there is a next page.
-        for record in self._house.journal.records(
-            after=_number(asked, "after", 0, 0, 10**18 - 1), limit=limit + 1, **wanted
-        ):
+        for record in journal:
             shown = render.record(record)
             size += len(json.dumps(shown))
             more = bool(found) and (len(found) == limit or size > PAGE_BYTES)

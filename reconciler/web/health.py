@@ -25,9 +25,7 @@ class HealthRoutes:
 
     def metrics(self, _request: Request) -> Response:
         """The registry in Prometheus' text format."""
-        return Response(
-            generate_latest(self._house.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST}
-        )
+        return Response(generate_latest(self._house.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _checked(self, checks: Checks) -> Response:
         found = {name: problem or "ok" for name, problem in checks().items()}

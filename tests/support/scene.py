@@ -65,6 +65,7 @@ class Scene:
     foreign: tuple[Foreign, ...] = ()
     orphans: tuple[str, ...] = ()
     network: bool = False
+    up_since: datetime = START
     suspended: str = ""
     wish: Callable[[Wish], Wish] = lambda wish: wish
     sick: set[str] = field(default_factory=set)
@@ -98,7 +99,7 @@ class Scene:
             self.orphans,
             self.network,
         )
-        return plan(Question(ENVIRONMENT, None, wishes, live, self.memory, self.now))
+        return plan(Question(ENVIRONMENT, None, wishes, live, self.memory, self.now, up_since=self.up_since))
 
     def record(self, what: What, step: Step | None = None, **changes: object) -> None:
         details = dict(describe(step)) if step is not None and not isinstance(step, Transition) else {}

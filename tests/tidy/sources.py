@@ -34,3 +34,15 @@ def tree(path: Path) -> ast.Module:
 def shown(path: Path) -> str:
     """A path as a person types it."""
     return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Full names of the modules imported anywhere in a module, relative imports left out."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module)
+    return frozenset(found)

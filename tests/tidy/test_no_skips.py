@@ -1,4 +1,4 @@
-"""The plugin that forbids skipping does so, tried with a real pytest run; without RECONCILER_CI it leaves skips alone."""
+"""The plugin that forbids skipping does so, tried with real runs of pytest; without RECONCILER_CI skips are skips."""
 
 import os
 import subprocess

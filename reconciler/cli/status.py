@@ -1,0 +1,80 @@
+"""`reconciler status`: how things stand now, seen with our own eyes rather than asked of the daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.live import Live
+
+from reconciler.cli import show
+from reconciler.cli.common import (
+    JsonOption,
+    RefusedError,
+    SettingsOption,
+    choose,
+    complain,
+    console,
+    print_json,
+    read_settings,
+)
+from reconciler.cli.look import Look, looking
+from reconciler.core import render
+from reconciler.core.errors import ReconcilerError
+from reconciler.core.status import EnvironmentStatus
+
+EVERY = 1.0
+"""Seconds between two looks of `--watch`."""
+
+
+def status(
+    environment: Annotated[str | None, typer.Argument(metavar="[ENVIRONMENT]", help="Only this one.")] = None,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+    settings: SettingsOption = None,
+) -> None:
+    """Show each service: sync, health, version, instances, and the reason where something is wrong."""
+    if watch and as_json:
+        raise RefusedError(
+            "--watch and --json exclude each other", remedy="Call `status --json` again and again instead"
+        )
+    found = read_settings(settings)
+    names = choose([environment] if environment else None, found)
+    with looking(found) as look:
+        if watch:
+            _watch(look, names)
+            return
+        statuses = {name: _status(look, name) for name in names}
+        if as_json:
+            print_json([render.environment_status(status) for status in statuses.values()])
+        else:
+            if look.note:
+                complain([f"note: {look.note}"])
+            console().print(_table(look, statuses))
+    if any(status.plan is None for status in statuses.values()):
+        raise typer.Exit(1)
+
+
+def _status(look: Look, environment: str) -> EnvironmentStatus:
+    """How the admitted revision stands against the live state; before there is one, the head of the branch."""
+    try:
+        admitted = look.journal.memory(environment).admitted
+        return look.reconciler.plan(environment, admitted or None)
+    except ReconcilerError as error:
+        return EnvironmentStatus(environment, look.clock.now(), reason=error.reason, message=str(error))
+
+
+def _table(look: Look, statuses: dict[str, EnvironmentStatus]) -> RenderableType:
+    memories = {name: look.journal.memory(name) for name in statuses}
+    return show.statuses(statuses, memories, look.clock.now())
+
+
+def _watch(look: Look, names: Sequence[str]) -> None:
+    with Live(console=console(), auto_refresh=False, screen=False) as live:
+        while True:
+            live.update(_table(look, {name: _status(look, name) for name in names}), refresh=True)
+            time.sleep(EVERY)

@@ -1,0 +1,286 @@
+"""Git -> what is wanted: reads revisions through the Source, judges them with the core, and caches what it parsed.
+
+A revision that cannot be read or is not acceptable never takes anything away: the one admitted before stays in use,
+and so does the last good specification of a service that is not valid now.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from reconciler.core import manifest, names
+from reconciler.core.admission import Wanted
+from reconciler.core.errors import Reason, ReconcilerError, Rejected, Stalled
+from reconciler.core.manifest import Fleet, Refusal
+from reconciler.core.memory import EnvironmentMemory, ServiceMemory
+from reconciler.core.model import DesiredState, ServiceSpec, Target, version_of
+from reconciler.core.plan import Wish
+from reconciler.core.record import VersionRef
+from reconciler.ports import Secrets, Snapshot, Source
+from reconciler.settings import EnvironmentSettings, Settings
+
+ENTRIES_KEPT = 40_000
+"""Parsed files and services: two for each service, for some revisions of the largest fleet."""
+STATES_KEPT = 64
+PROBLEMS_SHOWN = 20
+
+
+class Recent(MutableMapping[Hashable, Any]):
+    """A mapping that forgets what was not asked for in the longest time. Safe for several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, key: Hashable) -> Any:  # noqa: ANN401 - as varied as what is cached
+        with self._lock:
+            self._entries.move_to_end(key)
+            return self._entries[key]
+
+    def __setitem__(self, key: Hashable, value: Any) -> None:  # noqa: ANN401
+        with self._lock:
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._limit:
+                self._entries.popitem(last=False)
+
+    def __delitem__(self, key: Hashable) -> None:
+        with self._lock:
+            del self._entries[key]
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(list(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A revision with what its files say."""
+
+    snapshot: Snapshot
+    found: DesiredState | Refusal
+
+
+class Desire:
+    """Answers, for each environment, what Git wants of it."""
+
+    def __init__(self, settings: Settings, source: Source, secrets: Secrets, schemas: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._source = source
+        self._secrets = secrets
+        self._schemas = schemas
+        self._files = Recent(ENTRIES_KEPT)
+        self._states = Recent(STATES_KEPT)
+        self._older = Recent(ENTRIES_KEPT)
+
+    def wanted(self, environment: EnvironmentSettings, memory: EnvironmentMemory, since: datetime | None) -> Wanted:
+        """The head of the environment's branch, fetched anew if it may have moved since `since`; or what was before."""
+        repository = self._settings.repositories[environment.repository]
+        try:
+            snapshot = self._source.snapshot(
+                environment.repository, environment.ref, since=since, known=memory.admitted
+            )
+        except ReconcilerError as error:
+            return self._before(environment, memory, Wanted(environment.name, error=error))
+        head = Wanted(
+            environment.name,
+            head=snapshot.revision,
+            rewritten=snapshot.rewritten and snapshot.revision.sha != memory.admitted,
+            unrelated=snapshot.unrelated,
+        )
+        if head.unrelated or (head.rewritten and repository.on_rewrite == "hold"):
+            return self._before(environment, memory, replace(head, error=_held(environment, head, memory)))
+        return self._judged(environment, memory, head, snapshot)
+
+    def proposed(
+        self, environment: EnvironmentSettings, memory: EnvironmentMemory, revision: str | None, now: datetime
+    ) -> Wanted:
+        """Any revision that a person names (a branch, a tag, a SHA), as if it were the head. Raises what Git raises."""
+        if revision is None:
+            return self.wanted(environment, memory, now)
+        try:
+            snapshot = self._source.snapshot(environment.repository, revision, since=now)
+        except (Stalled, Rejected):
+            self._source.snapshot(environment.repository, environment.ref, since=now)
+            snapshot = self._source.at(environment.repository, revision)
+        return self._judged(environment, memory, Wanted(environment.name, head=snapshot.revision), snapshot)
+
+    def _judged(
+        self, environment: EnvironmentSettings, memory: EnvironmentMemory, head: Wanted, snapshot: Snapshot
+    ) -> Wanted:
+        try:
+            found = self._parse(environment, snapshot)
+        except ReconcilerError as error:
+            return self._before(environment, memory, replace(head, error=error))
+        if isinstance(found, Refusal):
+            shown = "; ".join(str(problem) for problem in found.problems[:PROBLEMS_SHOWN])
+            error = Rejected(
+                found.reason,
+                f"revision {snapshot.revision.sha[:12]} is not acceptable: {shown}",
+                where=environment.name,
+                remedy="mend the files and commit, or revert; until then the revision before stays in use",
+            )
+            return self._before(environment, memory, replace(head, error=error))
+        return replace(head, revision=snapshot.revision, state=found)
+
+    def _before(self, environment: EnvironmentSettings, memory: EnvironmentMemory, head: Wanted) -> Wanted:
+        """What was admitted before, read from the mirror; nothing where there is no such revision any more."""
+        if not memory.admitted:
+            return head
+        try:
+            snapshot = self._source.at(environment.repository, memory.admitted)
+            found = self._parse(environment, snapshot)
+        except ReconcilerError:
+            return head
+        return head if isinstance(found, Refusal) else replace(head, revision=snapshot.revision, state=found)
+
+    def _parse(self, environment: EnvironmentSettings, snapshot: Snapshot) -> DesiredState | Refusal:
+        key = (environment, snapshot.repository, snapshot.revision.sha)
+        found: DesiredState | Refusal | None = self._states.get(key)
+        if found is None:
+            found = manifest.parse(
+                environment.name,
+                snapshot.revision,
+                _fleet(environment, snapshot),
+                schemas=self._schemas,
+                allow=environment.allow,
+                cache=self._files,
+            )
+            self._states[key] = found
+        return found
+
+    def wishes(self, environment: EnvironmentSettings, wanted: Wanted, memory: EnvironmentMemory) -> Mapping[str, Wish]:
+        """What shall become of each service that Git declares, well or badly, and the way back for each other one."""
+        state = wanted.state
+        if state is None:
+            return {}
+        paused = _paused(state, memory)
+        found = {}
+        for name, spec in state.services.items():
+            known = memory.services.get(name, ServiceMemory())
+            found[name] = self._wish(environment, state.revision.sha, spec, known, paused)
+        for name, problems in state.problems.items():
+            known = memory.services.get(name, ServiceMemory())
+            shown = "; ".join(str(problem) for problem in problems[:PROBLEMS_SHOWN])
+            held = Wish(name, suspended=paused, held=problems[0].reason, message=shown)
+            spec_before = self._spec_at(environment, memory.good.get(name, ""), name)
+            if spec_before is not None:
+                last_good = self._wish(environment, memory.good[name], spec_before, known, paused)
+                held = replace(last_good, held=last_good.held or held.held, message=last_good.message or held.message)
+            found[name] = held
+        for name, known in memory.services.items():
+            if name not in found:
+                found[name] = Wish(name, fallback=self._stable(environment, name, known.stable), suspended=paused)
+        return found
+
+    def _wish(
+        self, environment: EnvironmentSettings, sha: str, spec: ServiceSpec, known: ServiceMemory, paused: str
+    ) -> Wish:
+        suspended = paused or ("suspended in Git" if spec.suspend else "")
+        if known.suspension is not None:
+            suspended = f"suspended by {known.suspension.by}: {known.suspension.why}"
+        version, absent = self._version(environment.name, spec)
+        if absent:
+            message = f"secret {absent} is not there: put it where the operator's settings say"
+            return Wish(spec.name, suspended=suspended, held=Reason.SECRET_MISSING, message=message)
+        desired = Target(spec, version, sha)
+        if known.stable is None or known.stable.version == version:
+            return Wish(spec.name, desired, desired if known.stable else None, suspended)
+        stable = self._stable(environment, spec.name, known.stable)
+        fallback = replace(stable, spec=stable.spec.operated_as(spec)) if stable else None
+        return Wish(spec.name, desired, fallback, suspended)
+
+    def _version(self, environment: str, spec: ServiceSpec) -> tuple[str, str]:
+        """The version of a specification, or the name of a secret that is missing."""
+        secrets = self._secrets.versions(environment, sorted({use.secret for use in spec.secrets}))
+        for use in spec.secrets:
+            if use.secret not in secrets:
+                return "", use.secret
+        key = (id(spec), tuple(sorted(secrets.items())))
+        known = self._older.get(key)
+        if known is None or known[0] is not spec:
+            known = self._older[key] = (spec, version_of(spec, secrets))
+        return str(known[1]), ""
+
+    def _stable(self, environment: EnvironmentSettings, name: str, stable: VersionRef | None) -> Target | None:
+        """The stable version as its own revision describes it."""
+        spec = self._spec_at(environment, stable.revision, name) if stable else None
+        return Target(spec, stable.version, stable.revision) if spec and stable else None
+
+    def _spec_at(self, environment: EnvironmentSettings, sha: str, name: str) -> ServiceSpec | None:
+        if not sha:
+            return None
+        key = (environment, sha, name)
+        if key not in self._older:
+            try:
+                snapshot = self._source.at(environment.repository, sha)
+                found = manifest.parse_service(
+                    environment.name,
+                    name,
+                    _fleet(environment, snapshot),
+                    schemas=self._schemas,
+                    allow=environment.allow,
+                    cache=self._files,
+                )
+            except ReconcilerError:
+                found = ()
+            self._older[key] = found if isinstance(found, ServiceSpec) else None
+        spec: ServiceSpec | None = self._older[key]
+        return spec
+
+    def removals_held(
+        self, wanted: Wanted, memory: EnvironmentMemory, owned: Collection[str]
+    ) -> tuple[Reason, str] | None:
+        """Why nothing may be removed now, if so: Git cannot be read, declares nothing, or removes too much at once."""
+        state = wanted.state
+        if state is None:
+            error = wanted.error
+            reason = error.reason if error else Reason.REVISION_MISSING
+            return reason, str(error or "no revision is in use yet")
+        declared = state.services.keys() | state.problems.keys()
+        if not declared:
+            return (
+                Reason.ENVIRONMENT_EMPTY,
+                "this revision declares no service at all; removing everything at once is refused: "
+                "suspend the environment, or remove its services by hand and its entry from the settings",
+            )
+        there = set(owned) | {name for name, known in memory.services.items() if known.stable}
+        removed = there - declared
+        allowed = max(1, len(there) * state.prune.max_percent // 100)
+        if len(removed) > allowed:
+            return (
+                Reason.PRUNE_CAP_EXCEEDED,
+                f"this revision removes {len(removed)} of {len(there)} services, more than {allowed}; "
+                "raise spec.prune.maxPercent in environment.yaml if that is meant",
+            )
+        return None
+
+
+def _fleet(environment: EnvironmentSettings, snapshot: Snapshot) -> Fleet:
+    return Fleet(environment.path, snapshot.tree.files(environment.path), snapshot.tree.read)
+
+
+def _paused(state: DesiredState, memory: EnvironmentMemory) -> str:
+    if memory.suspension is not None:
+        return f"the environment is suspended by {memory.suspension.by}: {memory.suspension.why}"
+    return "the environment is suspended in Git" if state.suspend else ""
+
+
+def _held(environment: EnvironmentSettings, head: Wanted, memory: EnvironmentMemory) -> Stalled:
+    """A history that a person has to look at first."""
+    assert head.head is not None
+    what = "shares no history with" if head.unrelated else "does not contain"
+    return Stalled(
+        Reason.HISTORY_UNRELATED if head.unrelated else Reason.HISTORY_REWRITTEN,
+        f"{environment.ref} is now at {names.short(head.head.sha)}, which {what} the admitted {memory.admitted[:12]}",
+        where=environment.name,
+        remedy=f"if that is meant, say `reconciler resume {environment.name}`; otherwise restore the branch",
+    )

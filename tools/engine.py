@@ -1,0 +1,277 @@
+"""A Docker Engine and a registry for the tests and the demo: start, and stop without leaving anything.
+
+`python -m tools.engine up|down --dir DIR [--private]`. An engine that already answers at DOCKER_HOST or at the usual
+socket is used as it is, unless `--private` asks for one on its own socket and data root. Both commands can be repeated.
+Only what this module started is ever stopped, and only by the pid and start time that it wrote down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import docker
+import requests
+from docker.errors import DockerException
+
+DEADLINE = 60.0
+USUAL_SOCKET = "unix:///var/run/docker.sock"
+
+
+@dataclass(frozen=True)
+class Started:
+    """One program of ours: its pid and its start time in clock ticks, so that a reused pid is never taken for it."""
+
+    pid: int
+    born: str
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What is running for `directory`. `dockerd` is None when the engine is somebody else's."""
+
+    host: str
+    registry: str
+    dockerd: Started | None
+    distribution: Started
+
+
+def up(directory: Path, *, private: bool) -> Engine:
+    """Start what is missing; the same answer again while it runs. Raises SystemExit with what to do."""
+    directory = directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    known = read(directory)
+    if known is not None and answers(known.host) and _alive(known.distribution):
+        return known
+    down(directory)
+    host, dockerd = ("", None) if private else (_adopted(), None)
+    try:
+        if not host:
+            host, dockerd = _start_dockerd(directory)
+        registry, distribution = _start_registry(directory)
+    except BaseException:
+        if dockerd is not None:
+            _stop(dockerd)
+        _clean(directory)
+        raise
+    engine = Engine(host, registry, dockerd, distribution)
+    (directory / "engine.json").write_text(json.dumps(asdict(engine)))
+    return engine
+
+
+def read(directory: Path) -> Engine | None:
+    """What `up` wrote down, if anything."""
+    try:
+        found = json.loads((directory / "engine.json").read_text())
+    except (OSError, ValueError):
+        return None
+    dockerd = Started(**found["dockerd"]) if found["dockerd"] else None
+    return Engine(found["host"], found["registry"], dockerd, Started(**found["distribution"]))
+
+
+def down(directory: Path) -> None:
+    """Stop what `up` started and remove its files. An engine that was there before keeps running."""
+    directory = directory.resolve()
+    known = read(directory)
+    if known is not None:
+        _stop(known.distribution)
+        if known.dockerd is not None:
+            _empty(known)
+            _stop(known.dockerd)
+    _clean(directory)
+
+
+def answers(host: str) -> bool:
+    """Whether an engine can be used there by this user."""
+    try:
+        client = docker.APIClient(host, version="auto", timeout=5)
+        with contextlib.closing(client):
+            return bool(client.ping())
+    except (DockerException, requests.RequestException, OSError):
+        return False
+
+
+def _adopted() -> str:
+    for host in (os.environ.get("DOCKER_HOST", ""), USUAL_SOCKET):
+        if host and answers(host):
+            return host
+    return ""
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
+    if found is None:
+        raise SystemExit(f"{name} was not found. Install the package {package}, or start a Docker Engine yourself")
+    return found
+
+
+def _start_dockerd(directory: Path) -> tuple[str, Started]:
+    program = _program("dockerd", "docker.io")
+    if os.geteuid() != 0:
+        raise SystemExit("no Docker Engine answers, and a private one can be started by root only. Start Docker first")
+    path = directory / "docker.sock"
+    if len(os.fsencode(path)) > 100:
+        raise SystemExit(f"{path} is too long for a socket's name. Choose a shorter directory")
+    host = f"unix://{path}"
+    config = directory / "daemon.json"
+    config.write_text("{}")  # not the host's own /etc/docker/daemon.json
+    subnet = _free_subnet()
+    command = [
+        *(program, "--host", host, "--config-file", str(config), "--pidfile", str(directory / "dockerd.pid")),
+        *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
+        # No docker0: a second engine on a host would fight for it. Containers use networks of their own.
+        *("--bridge", "none", "--insecure-registry", "127.0.0.0/8"),
+        *("--default-address-pool", f"base={subnet},size=26"),
+    ]
+    started = _spawn(command, directory / "dockerd.log")
+    _wait(lambda: answers(host), started, directory / "dockerd.log", "dockerd")
+    return host, started
+
+
+def _free_subnet() -> str:
+    """A /18 below 10.192.0.0/10 that no route of this host touches."""
+    taken = set()
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        number = int(line.split()[1], 16).to_bytes(4, "little")
+        taken.add((number[0], number[1], number[2] // 64))
+    for second in range(192, 256):
+        for quarter in range(4):
+            if (10, second, quarter) not in taken:
+                return f"10.{second}.{quarter * 64}.0/18"
+    raise SystemExit("no free private subnet was found for the engine. Remove unused networks")
+
+
+def _start_registry(directory: Path) -> tuple[str, Started]:
+    program = _program("docker-registry", "docker-registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = directory / "registry.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: warn}\n"
+        f"storage: {{filesystem: {{rootdirectory: {json.dumps(str(directory / 'images'))}}}}}\n"
+        f"http: {{addr: {json.dumps(address)}}}\n"
+    )
+    started = _spawn([program, "serve", str(config)], directory / "registry.log")
+    _wait(lambda: _registry_answers(address), started, directory / "registry.log", "docker-registry")
+    return address, started
+
+
+def _registry_answers(address: str) -> bool:
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(f"http://{address}/v2/", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def _spawn(command: list[str], log: Path) -> Started:
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
+        )
+    return Started(child.pid, _born(child.pid))
+
+
+def _born(pid: int) -> str:
+    """The start time of a running program; empty when there is none, or only its zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _alive(started: Started) -> bool:
+    return bool(started.born) and _born(started.pid) == started.born
+
+
+def _wait(ready: Callable[[], bool], started: Started, log: Path, name: str) -> None:
+    end = time.monotonic() + DEADLINE
+    while not ready():
+        if not _alive(started) or time.monotonic() > end:
+            _stop(started)
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise SystemExit(f"{name} did not start. The end of {log.name} says:\n{last}")
+        time.sleep(0.05)
+
+
+def _stop(started: Started) -> None:
+    """SIGTERM, and SIGKILL when that was not heard."""
+    for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 10.0)):
+        end = time.monotonic() + patience
+        if _alive(started):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(started.pid, signal.SIGCONT)
+                os.kill(started.pid, number)
+        while _alive(started) and time.monotonic() < end:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(started.pid, os.WNOHANG)
+            time.sleep(0.05)
+
+
+def _empty(engine: Engine) -> None:
+    """Remove containers and networks of a private engine, so that no bridge, mount or packet filter rule stays."""
+    with contextlib.suppress(DockerException, requests.RequestException, OSError):
+        client = docker.APIClient(engine.host, version="auto", timeout=30)
+        for container in client.containers(all=True):
+            client.remove_container(container["Id"], force=True, v=True)
+        for network in client.networks():
+            if network["Name"] not in ("bridge", "host", "none"):
+                client.remove_network(network["Id"])
+
+
+def _clean(directory: Path) -> None:
+    """Unmount what a killed engine left mounted, then remove our files."""
+    for mount in _mounts_below(directory):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+    for name in ("data", "exec", "images"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for name in (
+        "engine.json",
+        "daemon.json",
+        "registry.yml",
+        "docker.sock",
+        "dockerd.pid",
+        "dockerd.log",
+        "registry.log",
+        "hello.json",
+        "hello.lock",
+    ):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _mounts_below(directory: Path) -> Iterator[str]:
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    yield from sorted((p for p in points if p.startswith(f"{directory}/")), key=len, reverse=True)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tools.engine", description=__doc__)
+    parser.add_argument("command", choices=("up", "down"))
+    parser.add_argument("--dir", type=Path, required=True, help="where its files live")
+    parser.add_argument("--private", action="store_true", help="start an engine even where one answers already")
+    chosen = parser.parse_args()
+    if chosen.command == "down":
+        down(chosen.dir)
+        return
+    engine = up(chosen.dir, private=chosen.private)
+    print(f"DOCKER_HOST={engine.host}\nREGISTRY={engine.registry}")
+    print("private engine" if engine.dockerd else "engine that was already there", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
