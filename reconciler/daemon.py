@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from types import FrameType
 
 import structlog
 
-from reconciler import banner, reload, wiring
+from reconciler import banner, journal_access, reload, wiring
 from reconciler.adapters.clock import SystemClock
 from reconciler.board import Board
 from reconciler.core.errors import Reason, ReconcilerError
@@ -61,10 +62,11 @@ class Daemon:
         self._board = Board()
         self._metrics = Metrics()
         self._ready = False
+        self._seen = _identity(settings.file)
         self._code = 1
         self._secrets = wiring.credentials(settings)
         wiring.prepare_data(settings)
-        self._journal = wiring.open_journal(settings, self._clock, act=True)
+        self._journal = journal_access.open_journal(settings, self._clock, act=True)
         self._house = wiring.build_house(settings, self._journal, redactor)
         self._reconciler = Reconciler(self._house)
         desk = Desk(
@@ -148,9 +150,12 @@ class Daemon:
 
     def _reload(self, command: str) -> None:
         """Take on changed settings as a whole, or keep the ones from before as a whole."""
-        if command == "changed":
-            time.sleep(SETTLE_SECONDS)
         before = self._house.settings
+        if command == "changed":
+            if _identity(before.file) == self._seen:
+                return
+            time.sleep(SETTLE_SECONDS)
+        self._seen = _identity(before.file)
         self._systemd.reloading()
         try:
             after = self._read(before.file)
@@ -164,6 +169,8 @@ class Daemon:
             _log.info("reloaded", settings=str(after.file), environments=sorted(after.environments))
         finally:
             self._systemd.ready(f"following {len(self._house.settings.environments)} environments")
+            # What changed while this was under way brought no event.
+            self._commands.put("changed")
 
     def _swap(self, settings: Settings) -> None:
         """Build everything that can fail first, then exchange. The old reconciler finishes its step and no more."""
@@ -247,8 +254,7 @@ class Daemon:
             warnings=banner.warnings(settings),
         )
         if settings.log.format == "console":
-            for line in found.lines(self._redactor):
-                _log.info(line)
+            sys.stderr.write("\n".join(found.lines(self._redactor)) + "\n")
         else:
             _log.info("starting", **found.fields(self._redactor))
 
@@ -261,6 +267,15 @@ class Daemon:
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGHUP, lambda _number, _frame: self._commands.put("reload"))
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    """Changes whenever the file may have changed."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def serve(settings: Settings, read: Callable[[Path], Settings]) -> int:

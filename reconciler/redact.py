@@ -6,6 +6,7 @@ It knows secret values it was told and the shapes secrets come in. It must not l
 from __future__ import annotations
 
 import base64
+import json
 import re
 import threading
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -31,7 +32,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,20}://)[^\s/@'\"<>]{1,2000}@", re.IGNORECASE), rf"\1{HIDDEN}@"),
     (
         re.compile(
-            r"((?:proxy-)?authorization['\"]?\s{0,5}[:=]\s{0,5}b?['\"]?)"
+            r"((?:proxy-)?authorization['\"]?\s{0,5}[:=]\s{0,5}(?:b?['\"])?)"
             r"(?:(?:basic|bearer|token|digest)\s{1,5})?[^\s'\",;]{1,8000}",
             re.IGNORECASE,
         ),
@@ -51,7 +52,8 @@ def _forms(value: str) -> Iterable[str]:
     stripped = value.strip()
     yield stripped
     yield quote(stripped, safe="")
-    yield stripped.encode("unicode_escape", "replace").decode("ascii")
+    yield json.dumps(stripped)[1:-1]
+    yield json.dumps(stripped, ensure_ascii=False)[1:-1]
     yield base64.b64encode(stripped.encode("utf-8", "replace")).decode("ascii")
     lines = stripped.splitlines()
     if len(lines) > 1:

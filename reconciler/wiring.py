@@ -6,23 +6,18 @@ The command line and the daemon both build from here, so that `plan` looks at th
 from __future__ import annotations
 
 import os
-import socket
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.docker_connection import Connection
 from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.adapters.git_source import GitSource
-from reconciler.adapters.journal import SqlJournal
 from reconciler.adapters.secrets import DirectorySecrets
-from reconciler.core import audit
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
-from reconciler.core.memory import EnvironmentMemory
-from reconciler.core.record import Entry, Record
 from reconciler.loop import House
-from reconciler.ports import Clock, Journal, Runtime, Secrets, Verification
+from reconciler.ports import Journal, Runtime, Secrets
 from reconciler.redact import Redactor
 from reconciler.schemas import load_schemas
 from reconciler.settings import DockerSettings, Settings
@@ -50,17 +45,6 @@ def prepare_data(settings: Settings) -> None:
             where=str(data),
             remedy=f"Run `chmod o-w {data}`",
         )
-
-
-def open_journal(settings: Settings, clock: Clock, *, act: bool) -> SqlJournal:
-    """The journal: to `act` on it (one daemon at a time), or to read it and add a person's word."""
-    writer = f"{socket.gethostname()}:{os.getpid()}"
-    return SqlJournal.open(settings.journal, clock, writer, act=act)
-
-
-def exported(journal: Journal) -> Iterator[str]:
-    """All records as lines of JSON Lines."""
-    return (audit.export(record) for record in journal.records())
 
 
 def build_house(
@@ -167,40 +151,3 @@ class RedactedSecrets:
         content = self._secrets.reveal(environment, name)
         self._redactor.add(content)
         return content
-
-
-class NoJournal:
-    """`ports.Journal` before there is one: an empty memory that takes nothing in."""
-
-    epoch = 0
-
-    def append(self, *entries: Entry) -> tuple[Record, ...]:
-        """Refuse: whoever looks only, records nothing."""
-        raise Stalled(Reason.JOURNAL_UNAVAILABLE, f"there is no journal to take {len(entries)} records")
-
-    def memory(self, environment: str) -> EnvironmentMemory:  # noqa: ARG002 (the port's signature)
-        """Nothing is remembered."""
-        return EnvironmentMemory()
-
-    def environments(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def records(
-        self,
-        *,
-        after: int = 0,  # noqa: ARG002 (the port's signature)
-        environment: str = "",  # noqa: ARG002
-        service: str = "",  # noqa: ARG002
-        limit: int | None = None,  # noqa: ARG002
-        newest: bool = False,  # noqa: ARG002
-    ) -> Iterator[Record]:
-        """None."""
-        return iter(())
-
-    def verify(self) -> Verification:
-        """Nothing to hold or not to hold."""
-        return Verification(0, "", 0)
-
-    def close(self) -> None:
-        """Nothing is open."""

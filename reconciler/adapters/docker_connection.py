@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -209,6 +210,13 @@ def engine_errors(where: str, remedy: str = "") -> Iterator[None]:
         ) from error
 
 
+def moment(text: str | None) -> datetime | None:
+    """An engine's time (RFC 3339 with nanoseconds, of which microseconds are kept) in UTC, None for its zero value."""
+    if not text or text.startswith("0001"):
+        return None
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
 def message_of(error: APIError) -> str:
     """What the engine said, on one line of at most 500 characters."""
     return " ".join(str(error.explanation or error).split())[:500]
@@ -248,4 +256,4 @@ def _short(error: BaseException) -> str:
     return " ".join(str(cause).split())[:200] or type(cause).__name__
 
 
-__all__ = ["APIError", "Connection", "Engine", "Json", "NotFound", "engine_errors", "message_of", "translated"]
+__all__ = ["APIError", "Connection", "Engine", "Json", "NotFound", "engine_errors", "message_of", "moment", "translated"]

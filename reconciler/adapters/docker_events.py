@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from docker.errors import DockerException
 from docker.types import CancellableStream
 
-from reconciler.adapters.docker_connection import Connection, engine_errors
+from reconciler.adapters.docker_connection import Connection, engine_errors, moment
 from reconciler.core import names
 from reconciler.core.errors import ReconcilerError
 
@@ -63,7 +64,7 @@ class Events:
         self,
         connection: Connection,
         on_event: Callable[[Event], None],
-        on_connect: Callable[[str], None],
+        on_connect: Callable[[datetime | None], None],
         on_loss: Callable[[str], None],
     ) -> None:
         self._connection = connection
@@ -100,7 +101,7 @@ class Events:
             except ReconcilerError as error:
                 if self._stop.is_set():
                     return
-                if self.connected:
+                if self.connected or pause == FIRST_PAUSE:
                     self.connected = False
                     pause = FIRST_PAUSE
                     self._on_loss(error.what)
@@ -112,8 +113,9 @@ class Events:
         where = self._connection.where
         client = self._connection.client()
         with engine_errors(where):
-            began = str(client.info()["SystemTime"])
-            response = client.event_stream(self._since or began, FILTERS, SILENCE)
+            began = moment(client.info().get("SystemTime"))
+            since = self._since or (f"{began.timestamp():.6f}" if began else None)
+            response = client.event_stream(since, FILTERS, SILENCE)
         lines = response.iter_lines(chunk_size=None)
         self._stream = CancellableStream(lines, response)
         if not self.connected:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.adapters import docker_projection
-from reconciler.adapters.docker_connection import Json, engine_errors
+from reconciler.adapters.docker_connection import Json, engine_errors, moment
 from reconciler.adapters.docker_create import ROLE_FILLER, instance_of
 from reconciler.adapters.docker_network import endpoint_of
 from reconciler.adapters.docker_ownership import Ownership, derived_name
@@ -200,14 +200,6 @@ def _fingerprint(item: Json) -> tuple[Any, ...]:
         status.groups() if status else "",
         tuple(sorted((name, place.get("EndpointID")) for name, place in joined.items())),
     )
-
-
-def moment(text: str | None) -> datetime | None:
-    """An engine's time (RFC 3339, nanoseconds), None for its zero value."""
-    if not text or text.startswith("0001"):
-        return None
-    whole, _, rest = text.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}.{(rest + '000000')[:6]}").replace(tzinfo=UTC)
 
 
 def _phase(state: Json) -> Phase:

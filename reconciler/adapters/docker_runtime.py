@@ -23,7 +23,7 @@ from reconciler.adapters.docker_events import CHANGES, TOUCHES, Event, Events
 from reconciler.adapters.docker_filesystem import Filesystems
 from reconciler.adapters.docker_images import Images
 from reconciler.adapters.docker_network import Network
-from reconciler.adapters.docker_observe import Inspections, Seen, moment
+from reconciler.adapters.docker_observe import Inspections, Seen
 from reconciler.adapters.docker_ownership import Ownership
 from reconciler.adapters.probes import Prober, Target, once
 from reconciler.core import names
@@ -268,9 +268,9 @@ class DockerRuntime:
                 if environment in ("", name):
                     around.doubted = True
 
-    def _connected(self, since: str) -> None:
+    def _connected(self, since: datetime | None) -> None:
         self._inspections.doubt()
-        self._inspections.trusted_since = moment(since) if since.endswith("Z") else None
+        self._inspections.trusted_since = since
         self._images.forget()
         self._doubt_surroundings()
         self._tell_all("the engine answers")

@@ -64,13 +64,19 @@ class SqlJournal:
             lock = Lock(path.with_name(path.name + ".lock"))
         writing, reading = schema.writing_engine(path, checkpoints=True), schema.reading_engine(path)
         try:
+            # Nothing is written before what is there is known to hold.
             with translated(path):
                 schema.use_wal(writing, path)
-                with writing.begin() as connection:
-                    schema.create_tables(connection, path)
+            with transaction(reading, path) as connection:
+                schema.check_schema(connection, path)
+                exists = schema.has_tables(connection)
+            if exists:
+                check_tail(reading, path)
+            else:
+                with transaction(writing, path) as connection:
+                    schema.create_tables(connection)
             memory = JournalMemory(reading, path)
             memory.latest()
-            check_tail(reading, path)
             epoch = _open_epoch(writing, path, clock, writer)
         except BaseException:
             writing.dispose()
@@ -180,6 +186,7 @@ def _no_journal(path: Path) -> Stalled:
 def _open_epoch(engine: Engine, path: Path, clock: Clock, writer: str) -> int:
     """Record the next epoch, from which on all earlier writers are fenced; in an empty journal, also its beginning."""
     with transaction(engine, path) as connection:
+        schema.create_triggers(connection)
         head = newest_head(connection)
         epoch = head.epoch + 1
         if head == GENESIS:

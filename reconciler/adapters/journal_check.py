@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sqlalchemy import Engine, select
@@ -13,7 +13,7 @@ from reconciler.adapters.journal_rows import checked, head_at, newest_head, page
 from reconciler.adapters.journal_schema import records
 from reconciler.core import audit
 from reconciler.core.audit import GENESIS, Head
-from reconciler.core.errors import Reason, Stalled
+from reconciler.core.errors import Stalled
 from reconciler.core.memory import EnvironmentMemory
 from reconciler.ports import Verification
 
@@ -64,16 +64,20 @@ def look_through(engine: Engine, path: Path, known: Fold) -> Verification:
     A problem of the records is returned, not raised. Raises Retryable(JOURNAL_UNAVAILABLE).
     """
     look = _Look(folds=[known])
+    engine.dispose()  # what a connection read before it keeps, and does not see what others did to the file
+    wrong = ""
     try:
         with transaction(engine, path) as connection:
             saved = load(connection, path)
-        if saved is not None:
-            look.folds.append(saved)
-        return _look(look, engine, path)
+        look.folds += [saved] if saved is not None else []
     except Stalled as error:
-        if error.reason is not Reason.JOURNAL_DAMAGED:
-            raise
-        return look.result(error.what)
+        wrong = error.what
+    try:
+        found = _look(look, engine, path)
+    except Stalled as error:
+        found = look.result(error.what)
+    # The records first: they name the first one that is wrong, the projections only the last one they cover.
+    return found if found.problem else replace(found, problem=wrong)
 
 
 def _look(look: _Look, engine: Engine, path: Path) -> Verification:

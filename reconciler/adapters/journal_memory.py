@@ -107,8 +107,12 @@ def load(connection: Connection, path: Path) -> Fold | None:
     if not rows:
         return None
     first = rows[0]
-    bodies = {row["environment"]: bytes(row["memory"]) for row in rows}
-    if first["digest"] != _digest(bodies, first["upto"], first["head"]):
+    bodies = {row["environment"]: row["memory"] for row in rows}
+    try:
+        intact = first["digest"] == _digest(bodies, first["upto"], first["head"])
+    except (TypeError, ValueError):
+        intact = False
+    if not intact:
         return None
     head = head_at(connection, first["upto"])
     if head is None:

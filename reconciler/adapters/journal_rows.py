@@ -59,16 +59,22 @@ def _columns(record: Record) -> dict[str, Any]:
 def record_of(row: RowMapping, path: Path) -> Record:
     """The record of a row, not checked. Raises Stalled(JOURNAL_DAMAGED) when its body cannot be read."""
     try:
-        return audit.read(bytes(row["body"]), row["hash"])
+        return audit.read(_body(row), row["hash"])
     except UnreadableError as error:
         raise damaged(f"record {row['index']} cannot be read: {error}", path) from error
+
+
+def _body(row: RowMapping) -> bytes:
+    """The stored bytes. A damaged row can hold another type than its table says."""
+    body = row["body"]
+    return body if isinstance(body, bytes) else str(body).encode()
 
 
 def checked(after: Head, row: RowMapping) -> Record | str:
     """The record of a row, when it holds as the one after `after`; otherwise the problem, naming its index."""
     if row["index"] != after.index + 1:
         return f"record {after.index + 1} is missing: record {row['index']} stands in its place"
-    body = bytes(row["body"])
+    body = _body(row)
     if audit.digest(body) != row["hash"]:
         return f"record {row['index']} was changed: its content does not have the hash recorded"
     try:

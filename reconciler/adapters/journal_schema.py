@@ -22,8 +22,8 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    String,
     Table,
+    Text,
     create_engine,
     event,
     inspect,
@@ -47,15 +47,16 @@ records = Table(
     metadata,
     Column("index", _Big, primary_key=True, autoincrement=False),
     Column("epoch", _Big, nullable=False),
-    Column("previous", String(64), nullable=False),
-    Column("hash", String(64), nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("hash", Text, nullable=False),
     # What follows is a copy out of the body, for queries; `verify` compares it.
-    Column("at", String(27), nullable=False),
-    Column("environment", String, nullable=False),
-    Column("service", String, nullable=False),
-    Column("what", String, nullable=False),
-    Column("revision", String, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("revision", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
+    sqlite_strict=True,
 )
 Index("records_of_service", records.c.environment, records.c.service, records.c.index)
 Index("records_of_environment", records.c.environment, records.c.index)
@@ -65,12 +66,13 @@ Index("records_of_environment", records.c.environment, records.c.index)
 projections = Table(
     "projections",
     metadata,
-    Column("environment", String, primary_key=True),
+    Column("environment", Text, primary_key=True),
     Column("upto", _Big, nullable=False),
-    Column("head", String(64), nullable=False),
-    Column("program", String, nullable=False),
+    Column("head", Text, nullable=False),
+    Column("program", Text, nullable=False),
     Column("memory", LargeBinary, nullable=False),
-    Column("digest", String(64), nullable=False),
+    Column("digest", Text, nullable=False),
+    sqlite_strict=True,
 )
 
 _TRIGGERS = (
@@ -160,6 +162,8 @@ def _on_connect(engine: Engine, pragmas: str) -> None:
 
     @event.listens_for(engine, "connect")
     def connect(connection: sqlite3.Connection, _: object) -> None:
+        # A damaged text is still read, so that the record it stands in can be named.
+        connection.text_factory = lambda text: text.decode(errors="replace")
         for pragma in f"{common}; {pragmas}".split("; "):
             connection.execute(pragma)
 
@@ -187,13 +191,17 @@ def use_wal(engine: Engine, path: Path) -> None:
         )
 
 
-def create_tables(connection: Connection, path: Path) -> None:
-    """Make what is missing of tables, indexes and triggers. Raises Stalled for a file of a newer release."""
-    check_schema(connection, path)
+def create_tables(connection: Connection) -> None:
+    """Make the tables and indexes of a new journal."""
     metadata.create_all(connection)
+    create_triggers(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
+
+
+def create_triggers(connection: Connection) -> None:
+    """Make the database refuse to change records, also where someone took that away."""
     for trigger in _TRIGGERS:
         connection.exec_driver_sql(trigger)
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
 
 
 def check_schema(connection: Connection, path: Path) -> None:

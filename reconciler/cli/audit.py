@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from reconciler import wiring
+from reconciler import journal_access
 from reconciler.adapters.clock import SystemClock
 from reconciler.cli.common import (
     JsonOption,
@@ -48,7 +48,7 @@ LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="A
 
 @contextmanager
 def _journal(settings: Path | None) -> Iterator[Journal]:
-    journal = wiring.open_journal(read_settings(settings), SystemClock(), act=False)
+    journal = journal_access.open_journal(read_settings(settings), SystemClock(), act=False)
     try:
         yield journal
     finally:
@@ -127,10 +127,10 @@ def export(
     """Write all records as JSON Lines, with their hashes: an auditor can verify them without this program."""
     with _journal(settings) as journal:
         if output is None:
-            for line in wiring.exported(journal):
+            for line in journal_access.exported(journal):
                 typer.echo(line)
             return
-        count = _write_new(output, wiring.exported(journal))
+        count = _write_new(output, journal_access.exported(journal))
     say(f"{count} records written to {output}")
 
 
@@ -171,7 +171,9 @@ def _show_table(records: list[Record]) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("#", "time (UTC)", "where", "what", "from -> to", "revision", "author", "reason"):
-table.add_column(head, justify="right" if head == "#" else "left", no_wrap=head in ("#", "time (UTC)"), overflow="fold")
+        table.add_column(
+            head, justify="right" if head == "#" else "left", no_wrap=head in ("#", "time (UTC)"), overflow="fold"
+        )
     for record in records:
         entry = record.entry
         where = "/".join(part for part in (entry.environment, entry.service) if part)

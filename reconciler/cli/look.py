@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler import wiring
+from reconciler import journal_access, wiring
 from reconciler.adapters.clock import SystemClock
 from reconciler.core.errors import Reason, Stalled
 from reconciler.loop import Reconciler
@@ -50,11 +50,11 @@ def looking(settings: Settings) -> Iterator[Look]:
 def _journal(settings: Settings, clock: SystemClock) -> tuple[Journal, str]:
     """The journal for reading; before the daemon's first start, an empty memory."""
     try:
-        return wiring.open_journal(settings, clock, act=False), ""
+        return journal_access.open_journal(settings, clock, act=False), ""
     except Stalled as error:
         if error.reason is not Reason.JOURNAL_UNAVAILABLE:
             raise
-        return wiring.NoJournal(), "there is no journal yet: this is what a first start would do"
+        return journal_access.NoJournal(), "there is no journal yet: this is what a first start would do"
 
 
 def _mirrors(settings: Settings, stack: ExitStack) -> Path | None:

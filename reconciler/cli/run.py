@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.live import Live
 
-from reconciler import daemon, wiring
+from reconciler import daemon, journal_access, wiring
 from reconciler.adapters.clock import SystemClock
 from reconciler.cli import show
 from reconciler.cli.common import SettingsOption, choose, complain, console, load_settings, read_settings, say
@@ -51,7 +51,7 @@ def _converge(settings: Settings) -> bool:
     level = settings.log.level if settings.log.level in ("debug", "error") else "warning"
     configure_logs(LogSettings(format=settings.log.format, level=level), redactor)
     wiring.prepare_data(settings)
-    journal = wiring.open_journal(settings, SystemClock(), act=True)
+    journal = journal_access.open_journal(settings, SystemClock(), act=True)
     house = wiring.build_house(settings, journal, redactor)
     reconciler = Reconciler(house)
     try:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from reconciler import wiring
+from reconciler import journal_access
 from reconciler.adapters.clock import SystemClock
 from reconciler.cli.common import RefusedError, SettingsOption, choose, printable, read_settings, say
 from reconciler.core.memory import EnvironmentMemory, Suspension
@@ -39,7 +39,7 @@ def _tell(target: str, what: What, why: str, settings: Settings) -> None:
     environment, _, service = target.partition("/")
     choose([environment], settings)
     clock = SystemClock()
-    journal = wiring.open_journal(settings, clock, act=False)
+    journal = journal_access.open_journal(settings, clock, act=False)
     try:
         memory = journal.memory(environment)
         if service or target.endswith("/"):

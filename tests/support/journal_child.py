@@ -34,11 +34,10 @@ def entry() -> Entry:
 def break_wal(file: Path, substitute: str) -> str:
     """Put `substitute` under every descriptor of the write-ahead log."""
     wal, broken = f"{file}-wal", 0
-    for name in os.listdir("/proc/self/fd"):
-        link = Path("/proc/self/fd") / name
-        if link.is_symlink() and os.readlink(link) == wal:
+    for link in list(Path("/proc/self/fd").iterdir()):
+        if link.is_symlink() and str(link.readlink()) == wal:
             other = os.open(substitute, os.O_RDWR)
-            os.dup2(other, int(name))
+            os.dup2(other, int(link.name))
             os.close(other)
             broken += 1
     return f"ok {broken}"

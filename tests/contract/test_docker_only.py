@@ -1,0 +1,427 @@
+"""What only a real Docker Engine can show: files, secrets, drift made with the docker command, faults of the engine."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import itertools
+import os
+import signal
+import socket
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import docker
+import pytest
+
+from reconciler.adapters.clock import SystemClock
+from reconciler.adapters.docker_runtime import DockerRuntime
+from reconciler.core import names
+from reconciler.core.errors import Reason, Retryable, Stalled
+from reconciler.core.live import HealthStatus, Instance, Phase
+from reconciler.core.model import (
+    ExecCheck,
+    File,
+    Health,
+    Port,
+    Resources,
+    SecretTarget,
+    SecretUse,
+    Security,
+    TcpCheck,
+    Tmpfs,
+)
+from reconciler.core.steps import (
+    AttachTraffic,
+    CreateInstance,
+    DetachTraffic,
+    EnsureNetwork,
+    PullImage,
+    RemoveInstance,
+    StartInstance,
+    SweepOrphan,
+)
+from tests.support.engine import image_ref
+from tests.support.runtime_house import QUICK, House, demolish, docker_settings, real_house
+from tools import engine as tool
+
+_serial = itertools.count()
+
+
+class Vault:
+    """Two secrets."""
+
+    def versions(self, environment: str, names: object) -> Mapping[str, str]:
+        return {"password": "1", "key": "1"}
+
+    def reveal(self, environment: str, name: str) -> bytes:
+        return {"password": b"hunter2\n", "key": b"-----BEGIN-----\n"}[name]
+
+
+@pytest.fixture
+def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient) -> Iterator[House]:
+    environment = f"d{os.getpid():x}-{next(_serial)}"
+    built = real_house(environment, engine, hello, raw)
+    built.runtime.close()
+    built.runtime = DockerRuntime(docker_settings(engine), "house", Vault(), SystemClock())
+    built.runtime.watch(built.hint)
+    yield built.ready()
+    built.runtime.close()
+    built.other.close()
+    demolish(raw, environment)
+
+
+def details(instance: Instance) -> list[str]:
+    return [d.detail for d in instance.differences]
+
+
+def reasons(instance: Instance) -> set[Reason]:
+    return {d.reason for d in instance.differences}
+
+
+def healthy(house: House, **changes: object) -> str:
+    name = house.start(house.spec(**changes))
+    house.one(lambda i: i.health is HealthStatus.HEALTHY)
+    return name
+
+
+def content(raw: docker.APIClient, container: str, path: str) -> tuple[bytes, tarfile.TarInfo]:
+    stream, _ = raw.get_archive(container, path)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+        entry = tar.getmembers()[0]
+        file = tar.extractfile(entry)
+        assert file is not None
+        return file.read(), entry
+
+
+def put(raw: docker.APIClient, container: str, path: str, text: bytes = b"by hand") -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo(path.lstrip("/"))
+        entry.size = len(text)
+        tar.addfile(entry, io.BytesIO(text))
+    raw.put_archive(container, "/", buffer.getvalue())
+
+
+def test_files_and_secrets_are_there_read_only(house: House, raw: docker.APIClient) -> None:
+    spec = house.spec(
+        files=(
+            File("/config/app.yaml", b"a: 1\n"),
+            File("/config/deep/er/run.sh", b"#!", 0o555),
+            File("/etc/app.conf", b"etc"),
+        ),
+        secrets=(
+            SecretUse("password", SecretTarget.ENV, "PASSWORD"),
+            SecretUse("key", SecretTarget.FILE, "/keys/tls.key"),
+        ),
+    )
+    name = house.start(spec)
+    assert house.one(lambda i: i.health is HealthStatus.HEALTHY).differences == ()
+    assert content(raw, name, "/config/app.yaml")[0] == b"a: 1\n"
+    text, entry = content(raw, name, "/config/deep/er/run.sh")
+    assert (text, entry.mode & 0o777) == (b"#!", 0o555)
+    assert content(raw, name, "/etc/app.conf")[0] == b"etc"
+    secret, entry = content(raw, name, "/keys/tls.key")
+    assert (secret, entry.mode & 0o777, entry.uid, entry.gid) == (b"-----BEGIN-----\n", 0o400, 65532, 65532)
+    inspected = raw.inspect_container(name)
+    assert "PASSWORD=hunter2" in inspected["Config"]["Env"]
+    assert "hunter2" not in str(inspected["Config"]["Labels"])
+    assert {m["Destination"]: m["RW"] for m in inspected["Mounts"]} == {"/config": False, "/etc": False, "/keys": False}
+    assert house.observe().orphans == ()
+    house.runtime.apply(RemoveInstance(name))
+    assert raw.volumes(filters={"label": f"{names.LABEL_ENVIRONMENT}={house.environment}"})["Volumes"] in (None, [])
+
+
+def test_leftovers_of_a_crash_are_orphans_and_can_be_swept(house: House, raw: docker.APIClient) -> None:
+    effect = house.creation(house.spec(files=(File("/config/a", b"a"),)))
+    labels = {names.LABEL_OWNER: "house", names.LABEL_ENVIRONMENT: house.environment}
+    raw.create_volume(f"{effect.name}.files.0", labels={**labels, names.LABEL_ROLE: "files"})
+    filler = {**labels, names.LABEL_ROLE: "filler"}
+    raw.create_container(house.image.pinned, name=f"{effect.name}.filler", labels=filler)
+    second = DockerRuntime(docker_settings(raw_host(house)), "house", Vault(), SystemClock())
+    orphans = second.observe(house.environment, {}, ()).orphans
+    assert orphans == (f"{effect.name}.filler", f"{effect.name}.files.0")
+    for orphan in orphans:
+        second.apply(SweepOrphan(orphan))
+    assert second.observe(house.environment, {}, ()).orphans == ()
+    second.close()
+
+
+def raw_host(house: House) -> str:
+    runtime = house.runtime
+    assert isinstance(runtime, DockerRuntime)
+    return runtime._connection.settings.host
+
+
+def test_creation_begins_anew_on_leftovers(house: House, raw: docker.APIClient) -> None:
+    effect = house.creation(house.spec(files=(File("/config/a", b"right"),)))
+    labels = {names.LABEL_OWNER: "house", names.LABEL_ENVIRONMENT: house.environment}
+    raw.create_volume(f"{effect.name}.files.0", labels=labels)
+    raw.create_container(house.image.pinned, name=f"{effect.name}.filler", labels=labels)
+    house.runtime.apply(effect)
+    assert content(raw, effect.name, "/config/a")[0] == b"right"
+    assert house.observe().orphans == ()
+
+
+def test_the_defaults_are_immutable(house: House, raw: docker.APIClient) -> None:
+    found = raw.inspect_container(healthy(house, tmpfs=(Tmpfs("/tmp", 1 << 20),)))
+    host = found["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["Privileged"] is False
+    assert host["Tmpfs"] == {"/tmp": "rw,noexec,nosuid,nodev,size=1048576"}
+    assert host["PidsLimit"] == 512
+    assert host["RestartPolicy"]["Name"] == "no"
+    assert not host["PortBindings"]
+    assert not host["Binds"]
+    assert host["NetworkMode"] == names.network(house.environment)
+    assert found["Config"]["User"] == "65532:65532"
+    assert found["Config"]["Image"] == house.image.pinned
+
+
+def test_command_arguments_and_limits(house: House, raw: docker.APIClient) -> None:
+    limits = Resources(memory=64 << 20, nano_cpus=500_000_000, pids=50)
+    name = house.create(house.spec(command=("/hello",), args=("check",), resources=limits))
+    found = raw.inspect_container(name)
+    assert (found["Config"]["Entrypoint"], found["Config"]["Cmd"]) == (["/hello"], ["check"])
+    host = found["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 << 20, 64 << 20, 500_000_000)
+    assert host["PidsLimit"] == 50
+    assert house.one().differences == ()
+
+
+def test_tcp_and_exec_checks(house: House) -> None:
+    health = Health(check=TcpCheck(8080), interval=timedelta(milliseconds=200))
+    house.runtime.apply(RemoveInstance(healthy(house, health=health)))
+    exec_health = Health(check=ExecCheck(("/hello", "check")), interval=timedelta(milliseconds=200))
+    name = healthy(house, health=exec_health)
+    assert house.one().differences == ()
+    house.runtime.apply(RemoveInstance(name))
+    bad = Health(check=ExecCheck(("/nothing",)), interval=timedelta(milliseconds=200), startup=timedelta(0))
+    house.start(house.spec(health=bad))
+    assert "/nothing" in house.one(lambda i: i.health is HealthStatus.UNHEALTHY).detail
+
+
+def test_docker_update_is_drift(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house, resources=Resources(memory=32 << 20))
+    raw.update_container(name, mem_limit=64 << 20, memswap_limit=64 << 20)
+    found = house.one(lambda i: bool(i.differences))
+    assert "memory: 33554432 -> 67108864" in details(found)
+    assert reasons(found) == {Reason.DRIFT_CHANGED}
+
+
+def test_a_restart_policy_is_drift(house: House, raw: docker.APIClient) -> None:
+    raw.update_container(healthy(house), restart_policy={"Name": "always"})
+    assert details(house.one(lambda i: bool(i.differences))) == ["restart policy: no -> always"]
+
+
+def test_leaving_the_network_is_drift_and_the_switch_mends_it(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house)
+    raw.disconnect_container_from_network(name, names.network(house.environment))
+    found = house.one(lambda i: bool(i.differences))
+    assert details(found) == [f"networks: {names.network(house.environment)} -> none"]
+    house.runtime.apply(AttachTraffic(name, "web"))
+    found = house.one(lambda i: not i.differences)
+    assert found.serving
+
+
+def test_a_container_from_a_moved_tag_is_the_wrong_image(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house)
+    labels = raw.inspect_container(name)["Config"]["Labels"]
+    tag = f"{house.image.repository}:moved-{house.environment}"
+    raw.tag(house.second.pinned, *tag.rsplit(":", 1))
+    raw.remove_container(name, force=True)
+    raw.create_container(tag, name=name, labels=labels)
+    found = house.one(lambda i: bool(i.differences))
+    assert Reason.DRIFT_WRONG_IMAGE in reasons(found)
+    raw.remove_container(name, force=True)
+    raw.remove_image(tag)
+
+
+def test_a_container_beside_with_our_labels_is_a_leftover(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house)
+    labels = raw.inspect_container(name)["Config"]["Labels"]
+    twin = f"twin-{house.environment}"
+    raw.create_container(house.image.pinned, name=twin, labels=labels)
+    house.settle(lambda s: s.orphans == (twin,))
+    house.runtime.apply(SweepOrphan(twin))
+    state = house.observe()
+    assert (state.orphans, [i.name for i in state.instances]) == ((), [name])
+
+
+def test_an_unlabelled_container_in_our_network_is_foreign(house: House, raw: docker.APIClient) -> None:
+    house.observe()
+    name = f"stranger-{house.environment}"
+    network = names.network(house.environment)
+    raw.create_container(house.image.pinned, name=name, host_config=raw.create_host_config(network_mode=network))
+    raw.start(name)
+    state = house.settle(lambda s: bool(s.foreign))
+    assert [(f.name, f.reason) for f in state.foreign] == [(name, Reason.DRIFT_UNLABELLED)]
+    with pytest.raises(Stalled) as caught:
+        house.runtime.apply(SweepOrphan(name))
+    assert caught.value.reason is Reason.NOT_OWNED
+    raw.remove_container(name, force=True)
+    house.settle(lambda s: s.foreign == ())
+
+
+def test_a_file_written_into_the_layer_of_a_read_only_instance_is_drift(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house, tmpfs=(Tmpfs("/var/tmp", 1 << 20),), files=(File("/config/a", b"a"),))
+    upper = raw.inspect_container(name)["GraphDriver"]["Data"]["UpperDir"]
+    (Path(upper) / "backdoor").write_text("by hand")
+    exec_id = raw.exec_create(name, ["/hello", "check"])["Id"]
+    raw.exec_start(exec_id)
+    found = house.one(lambda i: bool(i.differences))
+    assert [(d.reason, d.detail) for d in found.differences] == [(Reason.DRIFT_FILESYSTEM, "added /backdoor")]
+
+
+def test_a_copy_into_a_writable_instance_is_drift_outside_its_own_paths(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house, security=Security(writable_root=True, writable_paths=("/data",)))
+    put(raw, name, "/data/mine")
+    put(raw, name, "/not-mine")
+    found = house.one(lambda i: bool(i.differences))
+    assert [(d.reason, d.detail) for d in found.differences] == [(Reason.DRIFT_FILESYSTEM, "added /not-mine")]
+
+
+def test_memory_beyond_the_limit_is_told(house: House) -> None:
+    house.start(house.spec(resources=Resources(memory=16 << 20), env={"ALLOCATE_MB": "64"}))
+    found = house.one(lambda i: i.phase is Phase.EXITED)
+    assert found.oom_killed
+    assert found.exit_code == 137
+    assert "memory" in found.detail
+
+
+def test_a_program_that_cannot_run_is_an_instance_that_ended(house: House) -> None:
+    house.start(house.spec(command=("/nothing",)))
+    found = house.one(lambda i: i.phase is Phase.EXITED)
+    assert "/nothing" in found.detail
+
+
+def test_a_host_port_is_published_and_a_taken_one_is_told(house: House) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        name = house.create(house.spec(ports=(Port("http", 8080, host=port),)))
+        with pytest.raises(Stalled) as caught:
+            house.runtime.apply(StartInstance(name))
+        assert caught.value.reason is Reason.PORT_TAKEN
+        assert str(port) in caught.value.what
+    house.runtime.apply(StartInstance(name))
+    house.one(lambda i: i.health is HealthStatus.HEALTHY)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", "/")
+    assert connection.getresponse().read().startswith(b"hello 1.0 ")
+
+
+def test_an_established_connection_survives_the_switch(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house)
+    network = names.network(house.environment)
+    address = raw.inspect_container(name)["NetworkSettings"]["Networks"][network]["IPAddress"]
+    connection = http.client.HTTPConnection(address, 8080, timeout=10)
+    for effect in (None, AttachTraffic(name, "web"), DetachTraffic(name, "web")):
+        if effect is not None:
+            house.runtime.apply(effect)
+        connection.request("GET", "/")
+        assert connection.getresponse().read().startswith(b"hello 1.0 ")
+        assert connection.sock is not None
+    assert raw.inspect_container(name)["NetworkSettings"]["Networks"][network]["IPAddress"] == address
+
+
+def test_the_service_is_found_by_name_only_while_attached(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house)
+    host = raw.create_host_config(network_mode=names.network(house.environment))
+    client = f"client-{house.environment}"
+
+    def asked() -> tuple[int, str]:
+        raw.create_container(house.image.pinned, ["get", "web", "8080", "/", "3"], name=client, host_config=host)
+        raw.start(client)
+        code = raw.wait(client)["StatusCode"]
+        said = raw.logs(client).decode()
+        raw.remove_container(client)
+        return code, said
+
+    assert "the name is not known" in asked()[1]
+    house.runtime.apply(AttachTraffic(name, "web"))
+    code, said = asked()
+    assert (code, said.splitlines()[-1]) == (0, "3 requests, 3 answered, 0 failed")
+
+
+def test_a_draft_of_the_network_is_finished(house: House, raw: docker.APIClient) -> None:
+    environment = f"{house.environment}-draft"
+    labels = {names.LABEL_OWNER: "house", names.LABEL_ENVIRONMENT: environment, names.LABEL_ROLE: "draft"}
+    raw.create_network(names.network(environment), labels=labels)
+    assert not house.runtime.observe(environment, {}, ()).network_ready
+    house.runtime.apply(EnsureNetwork(environment))
+    assert house.runtime.observe(environment, {}, ()).network_ready
+    demolish(raw, environment)
+
+
+def test_one_look_is_enough_for_a_command(house: House, engine: str) -> None:
+    healthy(house)
+    once = DockerRuntime(docker_settings(engine), "house", Vault(), SystemClock(), single_probe=True)
+    state = once.observe(house.environment, house.checks, ())
+    assert [i.health for i in state.instances] == [HealthStatus.HEALTHY]
+    once.close()
+
+
+def test_a_hung_engine_is_retried_in_bounded_time_and_found_again(tmp_path: Path, hello: Mapping[str, str]) -> None:
+    directory = Path(f"/tmp/rec-hung-{os.getpid():x}")
+    own = tool.up(directory, private=True)
+    assert own.dockerd is not None
+    heard = threading.Event()
+    runtime = DockerRuntime(
+        docker_settings(own.host, timeout=timedelta(seconds=1)), "house", Vault(), SystemClock()
+    )
+    try:
+        runtime.watch(lambda environment, detail: heard.set() if "answers" in detail else None)
+        runtime.observe("prod", {}, ())
+        os.kill(own.dockerd.pid, signal.SIGSTOP)
+        with pytest.raises(Retryable) as caught:
+            runtime.observe("prod", {}, ())
+        assert caught.value.reason is Reason.ENGINE_UNREACHABLE
+        os.kill(own.dockerd.pid, signal.SIGCONT)
+        assert runtime.observe("prod", {}, ()).instances == ()
+        os.kill(own.dockerd.pid, signal.SIGKILL)
+        with pytest.raises(Retryable) as gone:
+            runtime.observe("prod", {}, ())
+        assert gone.value.reason is Reason.ENGINE_UNREACHABLE
+        assert "Docker daemon" in gone.value.remedy
+    finally:
+        runtime.close()
+        tool.down(directory)
+        directory.rmdir()
+
+
+def test_no_engine_at_all(tmp_path: Path) -> None:
+    runtime = DockerRuntime(docker_settings(f"unix://{tmp_path}/none.sock"), "house", Vault(), SystemClock())
+    with pytest.raises(Retryable) as caught:
+        runtime.observe("prod", {}, ())
+    assert caught.value.reason is Reason.ENGINE_UNREACHABLE
+    runtime.close()
+
+
+def test_a_registry_that_stalls_hangs_nothing_else(engine: str, house: House, hello: Mapping[str, str]) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        stalled = f"{where}/hello@sha256:{'1' * 64}"
+        house.runtime.apply(PullImage(stalled))
+        assert house.observe(stalled).images[stalled].status == "pulling"
+        other = image_ref(hello["3.0"]).pinned
+        house.runtime.apply(PullImage(other))
+        house.settle(lambda s: s.images[other].status == "present", other)
+        assert house.observe(stalled).images[stalled].status == "pulling"
+
+
+def test_a_second_creation_of_the_same_instance_changes_nothing(house: House, raw: docker.APIClient) -> None:
+    name = healthy(house, health=QUICK)
+    before = raw.inspect_container(name)["Id"]
+    effect: CreateInstance = house.creation(house.spec(health=QUICK))
+    house.runtime.apply(effect)
+    assert raw.inspect_container(name)["Id"] == before
