@@ -122,13 +122,13 @@ class Desire:
             return self._before(environment, memory, replace(head, error=error))
         if isinstance(found, Refusal):
             shown = "; ".join(str(problem) for problem in found.problems[:PROBLEMS_SHOWN])
-            error = Rejected(
+            refusal = Rejected(
                 found.reason,
                 f"revision {snapshot.revision.sha[:12]} is not acceptable: {shown}",
                 where=environment.name,
                 remedy="mend the files and commit, or revert; until then the revision before stays in use",
             )
-            return self._before(environment, memory, replace(head, error=error))
+            return self._before(environment, memory, replace(head, error=refusal))
         return replace(head, revision=snapshot.revision, state=found)
 
     def _before(self, environment: EnvironmentSettings, memory: EnvironmentMemory, head: Wanted) -> Wanted:

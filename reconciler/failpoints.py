@@ -1,23 +1,48 @@
-"""Named places where the program can be made to die at once, to prove that dying there loses nothing.
+"""Failpoints: named places at which a test makes the program die as if the power went. Inert without the variable.
 
-`RECONCILER_FAILPOINT=docker.after_create` kills at the first hit, `…:3` at the third. Without the variable a hit costs
-one comparison.
+`RECONCILER_FAILPOINT=name` dies at the first time `name` is hit, `name:N` at the Nth.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 
-_NAME, _, _COUNT = os.environ.get("RECONCILER_FAILPOINT", "").partition(":")
-_left = int(_COUNT or "1")
+_DOCKER_EFFECTS = (
+    "network_create",
+    "network_remove",
+    "volume_create",
+    "filler_create",
+    "fill",
+    "filler_remove",
+    "create",
+    "start",
+    "disconnect",
+    "connect",
+    "terminate",
+    "kill",
+    "remove",
+    "volume_remove",
+    "pull",
+)
+DOCKER_FAILPOINTS = tuple(f"docker.{when}_{effect}" for effect in _DOCKER_EFFECTS for when in ("before", "after"))
+FAILPOINTS = ("loop.after_intent", "loop.after_effect", *DOCKER_FAILPOINTS)
+
+_lock = threading.Lock()
+_hits: dict[str, int] = {}
 
 
 def hit(name: str) -> None:
-    """Die here with SIGKILL if this place was chosen."""
-    global _left  # noqa: PLW0603 - a failpoint counts over the whole program
-    if name != _NAME:
+    """Die here by SIGKILL if the environment variable says so."""
+    wanted = os.environ.get("RECONCILER_FAILPOINT")
+    if not wanted:
         return
-    _left -= 1
-    if _left == 0:
+    chosen, _, nth = wanted.partition(":")
+    if chosen != name:
+        return
+    with _lock:
+        _hits[name] = _hits.get(name, 0) + 1
+        count = _hits[name]
+    if count == int(nth or "1"):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -182,7 +182,9 @@ class Reconciler:
         if len(due) == 1:
             self._attempt(due[0][0], executor, due[0][1], due[0][2], trouble)
         else:
-            tasks = [self._pool.submit(self._attempt, *item[:1], executor, *item[1:], trouble) for item in due]
+            tasks = [
+                self._pool.submit(self._attempt, name, executor, mine, steps, trouble) for name, mine, steps in due
+            ]
             for task in tasks:
                 task.result()
         return len(due)

@@ -71,7 +71,7 @@ def phases(which: str) -> list[Phase]:
                 _tool("ruff", "format", "--check", "."),
                 _tool("ruff", "check", "."),
                 _tool("lint-imports"),
-                _tool("mypy"),
+                _tool("mypy", "reconciler", "bench", "tools"),
             ]
         case "unit":
             return [tidy, _pytest("core and the fast ones", ["core", *FAST], *PARALLEL)]

@@ -174,6 +174,7 @@ install_packages() {
   release_services
   # shellcheck disable=SC2086 # one word for each unit
   switch_off_new_units $before
+  say "their services stay off; for an engine of your own: systemctl enable --now docker"
 }
 
 fingerprint() { # of files and of the Python in use

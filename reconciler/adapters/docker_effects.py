@@ -11,7 +11,7 @@ from reconciler.adapters.docker_connection import APIError, Json, NotFound, engi
 from reconciler.adapters.docker_images import Images
 from reconciler.adapters.docker_network import Network, endpoint_of
 from reconciler.adapters.docker_ownership import Ownership, derived_name, environment_of, name_taken, not_owned
-from reconciler.adapters.failpoints import hit
+from reconciler.failpoints import hit
 from reconciler.core import names
 from reconciler.core.errors import Reason, Retryable
 from reconciler.core.steps import CreateInstance
@@ -62,7 +62,7 @@ class Effects:
         request = docker_create.create_request(
             effect, self._owned.owner, image, self._connection.info(), hidden, volumes
         )
-        self._clear_leftovers(effect.name, effect.environment)
+        self._clear_leftovers(effect.name, effect.environment, len(volumes))
         if volumes:
             self._fill(effect, volumes, request["User"])
         self._create_container(effect, request, where)
@@ -236,18 +236,22 @@ class Effects:
                 raise not_owned(name, self._connection.where)
             self._remove_container(found["Id"], f"{self._connection.where}, leftover {name}")
         elif environment and self._owned.find(docker_create.instance_of(name)) is None:
+            self._remove_filler(docker_create.instance_of(name), environment)  # it holds the volume
             self._remove_volume(name, environment)
 
-    def _clear_leftovers(self, name: str, environment: str) -> None:
-        """Remove the filler and the volumes of an instance that does not exist."""
+    def _clear_leftovers(self, name: str, environment: str, volumes: int = 0) -> None:
+        """Remove the filler and the volumes of an instance that does not exist: `volumes` of them at least."""
+        self._remove_filler(name, environment)
+        index = 0
+        while self._remove_volume(docker_create.volume_name(name, index), environment) or index < volumes:
+            index += 1
+
+    def _remove_filler(self, name: str, environment: str) -> None:
         filler = self._owned.inspect(docker_create.filler_name(name))
         if filler is not None:
             if not self._owned.owns(filler["Config"].get("Labels"), environment):
                 raise name_taken(docker_create.filler_name(name), self._connection.where)
             self._remove_container(filler["Id"], self._where(name))
-        index = 0
-        while self._remove_volume(docker_create.volume_name(name, index), environment):
-            index += 1
 
     def _remove_container(self, identity: str, where: str) -> None:
         with engine_errors(where):

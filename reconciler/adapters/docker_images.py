@@ -23,7 +23,7 @@ from docker.errors import DockerException
 from docker.types import CancellableStream
 
 from reconciler.adapters.docker_connection import APIError, Connection, Json, NotFound, engine_errors, message_of
-from reconciler.adapters.failpoints import hit
+from reconciler.failpoints import hit
 from reconciler.core.errors import Reason, ReconcilerError
 from reconciler.core.live import ImageState, ImageStatus
 from reconciler.ports import Clock

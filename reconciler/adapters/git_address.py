@@ -19,7 +19,7 @@ _PATH = r"[A-Za-z0-9._~+@%,=/-]{1,1000}"
 _URL = re.compile(
     rf"(?P<scheme>https?|ssh)://(?:(?P<user>{_USER})@)?(?P<host>{_HOST})(?P<port>:[0-9]{{1,5}})?/(?P<path>{_PATH})"
 )
-_SCP = re.compile(rf"(?P<user>{_USER})@(?P<host>{_HOST}):(?P<path>[A-Za-z0-9._~/]{_PATH})")
+_SCP = re.compile(rf"(?:(?P<user>{_USER})@)?(?P<host>{_HOST}):(?P<path>(?!//)[A-Za-z0-9._~/]{_PATH})")
 _FILE = re.compile(r"(?:file://)?(?P<path>/[^\x00-\x1f\x7f]{1,4000})")
 _LOOPBACK = re.compile(r"localhost|127(?:\.[0-9]{1,3}){3}|\[::1\]")
 
@@ -55,7 +55,7 @@ def parse_address(name: str, url: str, *, allow_file: bool, username: str) -> Ad
             raise Stalled(Reason.SETTINGS_INVALID, what, where=where, remedy="set allowFile if that is meant")
         return Address("file://" + quote(found["path"]), "file", "")
     if found := _SCP.fullmatch(url):
-        return Address(url, "ssh", "")
+        return Address(f"{_user(found['user'] or username, where)}@{found['host']}:{found['path']}", "ssh", "")
     found = _URL.fullmatch(url)
     if found is None or (found["scheme"] != "ssh" and found["user"]):
         raise Stalled(
@@ -70,12 +70,16 @@ def parse_address(name: str, url: str, *, allow_file: bool, username: str) -> Ad
         what = "plain http would send credentials and revisions unprotected"
         raise Stalled(Reason.SETTINGS_INVALID, what, where=where, remedy="use https or ssh")
     if scheme == "ssh":
-        user = found["user"] or username
-        if not re.fullmatch(_USER, user):
-            what = "the user name is not one that is allowed"
-            raise Stalled(Reason.SETTINGS_INVALID, what, where=where, remedy="use letters, digits, '.', '_' and '-'")
+        user = _user(found["user"] or username, where)
         return Address(f"ssh://{user}@{host}{port}/{found['path']}", "ssh", "")
     return Address(url, scheme, f"{scheme}://{host}{port}")
+
+
+def _user(name: str, where: str) -> str:
+    if not re.fullmatch(_USER, name):
+        what = "the user name is not one that is allowed"
+        raise Stalled(Reason.SETTINGS_INVALID, what, where=where, remedy="use letters, digits, '.', '_' and '-'")
+    return name
 
 
 def ref_problem(ref: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +28,29 @@ PARENTS_LIMIT = 64
 """Bytes of a commit and of one tree object (20,000 names of the longest kind), and parents of a commit."""
 
 _BROKEN = (OSError, ValueError, AssertionError, GitError, ODBError)
+
+
+class _Git(git.Git):
+    """GitPython's commands that read, in the exact environment of all others.
+
+    GitPython itself starts them in the environment of its caller, where GIT_DIR and its like point elsewhere, and with
+    a pipe for complaints that nobody empties.
+    """
+
+    def execute(  # type: ignore[override]
+        self, command: Sequence[str], istream: int | None = None, **_: object
+    ) -> git.Git.AutoInterrupt:
+        """Start `command` and return it, as GitPython asks of `as_process=True`, the only way it is used here."""
+        child = subprocess.Popen(
+            command,
+            env=environment(GIT_DIR=str(self.working_dir)),
+            cwd="/",
+            stdin=istream,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return self.AutoInterrupt(child, command)
 
 
 class Objects:
@@ -145,19 +168,10 @@ class Objects:
     def _open(self) -> git.Repo:
         if self._repo is None:
             repo = git.Repo(self._path, expand_vars=False)
-            repo.git.update_environment(**_reading(self._path))
+            repo.git = _Git(self._path)
+            repo.odb = git.GitCmdObjectDB(self._path / "objects", repo.git)
             self._repo = repo
         return self._repo
-
-
-def _reading(path: Path) -> dict[str, str]:
-    """GitPython adds these to the environment of its caller, so what the caller has for git is overwritten, if by nothing."""
-    nothing = {name: "" for name in os.environ if name.startswith("GIT_")}
-    return nothing | environment(
-        GIT_DIR=str(path),
-        GIT_COMMON_DIR=str(path),
-        GIT_OBJECT_DIRECTORY=str(path / "objects"),
-    )
 
 
 def _person(actor: git.Actor) -> str:

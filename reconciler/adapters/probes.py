@@ -155,7 +155,7 @@ class Prober:
         self._on_change = on_change
         self._workers = workers
         self._groups: dict[str, dict[tuple[str, datetime | None], _Followed]] = {}
-        self._due: list[tuple[float, int, str, tuple[str, datetime | None]]] = []
+        self._due: list[tuple[float, int, str, _Followed]] = []
         self._serial = itertools.count()
         self._wake = threading.Condition()
         self._work: queue.SimpleQueue[tuple[str, _Followed] | None] = queue.SimpleQueue()
@@ -173,7 +173,7 @@ class Prober:
                     followed.target = target
                 else:
                     followed = _Followed(target)
-                    heapq.heappush(self._due, (time.monotonic(), next(self._serial), environment, key))
+                    heapq.heappush(self._due, (time.monotonic(), next(self._serial), environment, followed))
                 group[key] = followed
             self._groups[environment] = group
             if group and not self._threads and not self._closed:
@@ -207,11 +207,13 @@ class Prober:
             while not self._closed:
                 now = time.monotonic()
                 while self._due and self._due[0][0] <= now:
-                    _, _, environment, key = heapq.heappop(self._due)
-                    followed = self._groups.get(environment, {}).get(key)
-                    if followed is not None:
+                    _, _, environment, followed = heapq.heappop(self._due)
+                    if self._is_followed(environment, followed):
                         self._work.put((environment, followed))
                 self._wake.wait(self._due[0][0] - now if self._due else None)
+
+    def _is_followed(self, environment: str, followed: _Followed) -> bool:
+        return self._groups.get(environment, {}).get(followed.target.key) is followed
 
     def _serve(self) -> None:
         while (job := self._work.get()) is not None:
@@ -220,11 +222,11 @@ class Prober:
             target, before = followed.target, followed.state
             after = self._next(target, before)
             with self._wake:
-                if self._groups.get(environment, {}).get(target.key) is not followed:
+                if not self._is_followed(environment, followed):
                     continue
                 followed.state = after
                 due = max(time.monotonic(), began + self._delay(target, after))
-                heapq.heappush(self._due, (due, next(self._serial), environment, target.key))
+                heapq.heappush(self._due, (due, next(self._serial), environment, followed))
                 self._wake.notify()
             if after.status is not before.status:
                 self._on_change(environment, target.name, after)

@@ -32,7 +32,9 @@ from reconciler.core.names import short
 from reconciler.core.record import Entry, Record, VersionRef
 from reconciler.ports import Journal
 
-commands = typer.Typer(help="Read, verify and export the record of everything that was done.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Read, verify and export the record of everything that was done.", no_args_is_help=True, add_completion=False
+)
 
 _AGO = re.compile(r"(\d{1,6})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -137,11 +139,11 @@ def export(
 def moment(text: str, now: datetime) -> datetime:
     """The time that `text` names: so long before `now` (30m, 2h, 7d), or ISO 8601, in UTC unless it says otherwise."""
     ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago is not None:
+            return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise RefusedError(
             f"--since {text!r} is not a time", remedy="Write 30m, 2h, 7d, or for example 2026-05-31T14:00"
         ) from error

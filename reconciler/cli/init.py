@@ -12,7 +12,7 @@ from reconciler.cli.templates import ENVIRONMENT, README, SERVICE, SETTINGS
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where. Default: here.")] = Path(),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where. Default: here.")] = Path(),
 ) -> None:
     """Write commented settings and the skeleton of a fleet repository, and say what to do next."""
     root = directory.absolute()

@@ -17,7 +17,7 @@ from reconciler.core.status import EnvironmentStatus
 IN_SYNC, ERROR, CHANGES = 0, 1, 2
 
 EnvironmentsArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[ENVIRONMENT]...", help="Which environments. Default: all.")
+    list[str] | None, typer.Argument(metavar="ENVIRONMENT", help="Which environments. Default: all.")
 ]
 
 

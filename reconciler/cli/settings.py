@@ -8,7 +8,7 @@ from reconciler import banner, wiring
 from reconciler.cli.common import SettingsOption, complain, read_settings, say
 from reconciler.redact import Redactor
 
-commands = typer.Typer(help="Check the operator's settings.", no_args_is_help=True)
+commands = typer.Typer(help="Check the operator's settings.", no_args_is_help=True, add_completion=False)
 
 
 @commands.callback()

@@ -121,7 +121,7 @@ def _service_lines(plan: ServicePlan) -> Iterator[Text]:
         yield Text("    waits for ") + safe(plan.waiting)
 
 
-_EFFECTS: Mapping[type[Effect], str] = {
+EFFECTS: Mapping[type[Effect], str] = {
     EnsureNetwork: "make the private network of {0.environment}",
     PullImage: "pull {0.image}",
     CreateInstance: "create {0.name} from {0.spec.image}",
@@ -139,7 +139,7 @@ def describe(step: Step) -> str:
     """One step in words."""
     if isinstance(step, Transition):
         return f"record {step.what.value}" + (f": {step.reason}" if step.reason else "")
-    words = _EFFECTS[type(step)].format(step)
+    words = EFFECTS[type(step)].format(step)
     return f"{words} and keep it as the way back" if isinstance(step, TerminateInstance) and step.keep else words
 
 

@@ -31,7 +31,7 @@ EVERY = 1.0
 
 
 def status(
-    environment: Annotated[str | None, typer.Argument(metavar="[ENVIRONMENT]", help="Only this one.")] = None,
+    environment: Annotated[str | None, typer.Argument(metavar="ENVIRONMENT", help="Only this one.")] = None,
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking until Ctrl-C.")] = False,
     as_json: JsonOption = False,

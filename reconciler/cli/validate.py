@@ -31,7 +31,7 @@ class Findings:
 
 
 def validate(
-    path: Annotated[Path, typer.Argument(metavar="[PATH]", help="The root of a repository, or one file.")] = Path(),
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The root of a repository, or one file.")] = Path(),
     *,
     as_json: JsonOption = False,
 ) -> None:

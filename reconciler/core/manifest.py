@@ -100,11 +100,14 @@ def _stem(path: str) -> str:
 
 
 def _listed(fleet: Fleet) -> tuple[frozenset[str], tuple[Problem, ...]]:
-    """The names of the services in the directory itself, and files there whose suffix keeps them from being read."""
+    """The names of the services in the directory itself, and files there whose suffix keeps them from being read.
+
+    Hidden files, other files and directories below are no services.
+    """
     names, misnamed = set(), []
     for path in sorted(fleet.blobs):
         folder, file = posixpath.split(path)
-        if folder != fleet.directory or file == ENVIRONMENT_FILE:
+        if folder != fleet.directory or file == ENVIRONMENT_FILE or file.startswith("."):
             continue
         stem, _, suffix = file.rpartition(".")
         if suffix == "yaml":
@@ -132,8 +135,10 @@ def _agreed(
     return services, {name: ordered(found) for name, found in sorted(problems.items())}
 
 
-def _opened(path: str, kind: str, files: Files, used: dict[str, str]) -> tuple[Manifest, list[Problem]]:
-    """The manifest at `path`, and what keeps it from being judged: its base is missing, or it is another kind.
+def _opened(
+    path: str, kind: str, files: Files, checker: Checker, used: dict[str, str]
+) -> tuple[Manifest, list[Problem]]:
+    """The manifest at `path`; with problems when its base is missing or it is another kind, so that no rule fits it.
 
     `used` gets the other files that it consists of.
     """
@@ -149,9 +154,10 @@ def _opened(path: str, kind: str, files: Files, used: dict[str, str]) -> tuple[M
         return single(path, unreadable()), [Problem(path, 1, 1, str(error), error.reason)]
     given = manifest.value.get("kind") if isinstance(manifest.value, dict) else None
     if not isinstance(given, str) or given == kind:
-        return manifest, list(extending)
+        seen = manifest.problems(manifest.findings(checker)) if extending else []
+        return manifest, [*seen, *extending]
     if given == "Environment":
-        message = f'kind "Environment" belongs into {ENVIRONMENT_FILE}; write kind: {kind}'
+        message = f'kind "Environment" belongs in {ENVIRONMENT_FILE}; write kind: {kind}'
     else:
         message = f"unknown kind {shown(given)}{nearest(given, [kind])}"
     return manifest, [*manifest.problems(()), *extending, manifest.problem(("kind",), message)]
@@ -161,7 +167,7 @@ def _environment(
     environment: str, where: str, files: Files, checker: Checker
 ) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     """The `spec` of the environment's own file, empty when there are problems."""
-    manifest, problems = _opened(where, "Environment", files, {})
+    manifest, problems = _opened(where, "Environment", files, checker, {})
     problems += manifest.problems(manifest.findings(checker)) if not problems else []
     if not problems and manifest.value["metadata"]["name"] != environment:
         message = f"metadata.name is {shown(manifest.value['metadata']['name'])}, but this is the environment"
@@ -203,9 +209,8 @@ class _ServiceReader:
             used[other] = self.files.blob(other)
             return self.files.content(other)
 
-        manifest, problems = _opened(path, "Service", self.files, used)
+        manifest, problems = _opened(path, "Service", self.files, self.checker, used)
         if problems:
-            problems += manifest.problems(manifest.findings(self.checker))
             return _Service(manifest, None, ordered(problems), tuple(used.items()))
         found = build(manifest, name, checker=self.checker, content=content, drift=self.drift, allow=self.allow)
         spec, wrong = (found, ()) if isinstance(found, ServiceSpec) else (None, found)

@@ -51,7 +51,8 @@ def create_app(house: WebHouse) -> Starlette:
     def bug(request: Request, error: Exception) -> Response:
         """Our bug: the log has the traceback, the answer only says so."""
         _log.error("http_failed", path=request.url.path[:200], error=house.redactor.exception(error))
-        response = problem(house, 500, "an internal error", "the daemon's log says more")
+        # The server hangs up after an error like this one: the client must know not to ask again on this connection.
+        response = problem(house, 500, "an internal error", "the daemon's log says more", {"connection": "close"})
         seal(MutableHeaders(raw=response.raw_headers))
         return response
 

@@ -121,7 +121,7 @@ class Guard:
                     MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
-        refusal = self._refusal(scope["path"], headers)
+        refusal = self._refusal(scope, headers)
         if refusal is not None:
             status, error, remedy, extra = refusal
             await problem(self._house, status, error, remedy, extra)(scope, watched, sealed)
@@ -129,8 +129,16 @@ class Guard:
         async with asyncio.timeout(self._request_seconds):
             await self._app(scope, watched, sealed)
 
-    def _refusal(self, path: str, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
+    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
         """Status, error, remedy and headers of the refusal, or None."""
+        path = scope["path"]
+        denial = self._denial(path, headers)
+        if denial is None and scope.get("raw_path", path.encode()).partition(b"?")[0] != path.encode():
+            # Nothing here needs an encoded path, and an encoded slash would make two paths lead to one place.
+            return (404, "not found", "", {})
+        return denial
+
+    def _denial(self, path: str, headers: Headers) -> tuple[int, str, str, dict[str, str]] | None:
         local = is_loopback(self._house.settings().http.host)
         host = headers.get("host", "")
         if local and not path.startswith(WEBHOOKS) and not is_loopback(_host_name(host)):

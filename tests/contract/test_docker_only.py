@@ -143,7 +143,7 @@ def test_leftovers_of_a_crash_are_orphans_and_can_be_swept(house: House, raw: do
     raw.create_container(house.image.pinned, name=f"{effect.name}.filler", labels=filler)
     second = DockerRuntime(docker_settings(raw_host(house)), "house", Vault(), SystemClock())
     orphans = second.observe(house.environment, {}, ()).orphans
-    assert orphans == (f"{effect.name}.filler", f"{effect.name}.files.0")
+    assert orphans == (f"{effect.name}.files.0", f"{effect.name}.filler")
     for orphan in orphans:
         second.apply(SweepOrphan(orphan))
     assert second.observe(house.environment, {}, ()).orphans == ()

@@ -239,6 +239,21 @@ def test_appends_side_by_side_form_one_chain_without_gaps(journal: Journal) -> N
     assert journal.verify().records == 322
 
 
+def test_a_daemon_and_persons_append_side_by_side_and_none_is_refused(world: World, journal: Journal) -> None:
+    writers = [journal, *[world.open(f"person {number}", act=False) for number in range(2)]]
+
+    def work(writer: Journal) -> list[int]:
+        return [writer.append(note())[0].index for _ in range(40)]
+
+    with ThreadPoolExecutor(len(writers)) as pool:
+        found = [index for indexes in pool.map(work, writers) for index in indexes]
+    assert sorted(found) == list(range(3, 123))
+    for writer in writers:
+        assert writer.verify().problem == ""
+    for person in writers[1:]:
+        person.close()
+
+
 def test_a_closed_journal_takes_nothing_more(world: World) -> None:
     journal = world.open("first", act=True)
     journal.close()

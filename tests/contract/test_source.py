@@ -279,7 +279,12 @@ def test_a_directory_that_is_a_link(local: World) -> None:
 def test_caps(local: World) -> None:
     deep = "/".join("d" * DEPTH_LIMIT)
     files: dict[str, bytes] = {f"many/{number}": b"" for number in range(ENTRIES_LIMIT + 1)}
-    files |= {"deep/" + deep: b"", "deeper/d/" + deep: b"", "big/ok": b"x" * BLOB_LIMIT, "big/no": b"x" * (BLOB_LIMIT + 1)}
+    files |= {
+        "deep/" + deep: b"",
+        "deeper/d/" + deep: b"",
+        "big/ok": b"x" * BLOB_LIMIT,
+        "big/no": b"x" * (BLOB_LIMIT + 1),
+    }
     local.repository.commit(files)
     tree = local.fetched().tree
     assert list(tree.files("deep")) == ["deep/" + deep]
@@ -297,8 +302,22 @@ def test_revision_names(local: World) -> None:
     third = local.repository.commit({"a": b"3"})
     side = local.repository.commit({"a": b"4"}, branch="feature/x", parent=first)
     local.repository.tag("v1", second)
-    meanings = {"main": third, "feature/x": side, "v1": second, "refs/tags/v1": second, "HEAD~2": first, "main^": second}
-    meanings |= {"HEAD": third, "v1~1": first, "feature/x^1": first, third: third, second[:10]: second, f"{third[:9]}~": second}
+    meanings = {
+        "main": third,
+        "feature/x": side,
+        "v1": second,
+        "refs/tags/v1": second,
+        "HEAD~2": first,
+        "main^": second,
+    }
+    meanings |= {
+        "HEAD": third,
+        "v1~1": first,
+        "feature/x^1": first,
+        third: third,
+        second[:10]: second,
+        f"{third[:9]}~": second,
+    }
     for name, sha in meanings.items():
         assert local.source.at(NAME, name).revision.sha == sha, name
     newer = local.repository.commit({"a": b"5"})
@@ -306,7 +325,22 @@ def test_revision_names(local: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nowhere", "f" * 40, "abcdef0", "HEAD~99", "main^2", "", "-x", "--all", "a b", "main:a", "@{-1}", "main..v1", "^main"]
+    "name",
+    [
+        "nowhere",
+        "f" * 40,
+        "abcdef0",
+        "HEAD~99",
+        "main^2",
+        "",
+        "-x",
+        "--all",
+        "a b",
+        "main:a",
+        "@{-1}",
+        "main..v1",
+        "^main",
+    ],
 )
 def test_revision_names_that_mean_nothing(local: World, name: str) -> None:
     local.repository.commit({"a": b"1"})
@@ -330,7 +364,9 @@ def test_a_branch_may_become_a_folder_of_branches(local: World) -> None:
     assert local.fetched("release/1").revision.sha == newer
 
 
-@pytest.mark.parametrize("ref", ["-x", "--upload-pack=/bin/true", "a..b", "a b", "a:b", "+a", "a*", "", "a.lock", "/a", "a@{1}"])
+@pytest.mark.parametrize(
+    "ref", ["-x", "--upload-pack=/bin/true", "a..b", "a b", "a:b", "+a", "a*", "", "a.lock", "/a", "a@{1}"]
+)
 def test_refs_that_are_none(local: World, ref: str) -> None:
     with pytest.raises(Stalled) as caught:
         local.source.snapshot(NAME, ref)

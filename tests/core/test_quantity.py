@@ -50,7 +50,15 @@ def test_a_duration_is_written_in_the_shortest_way(value, text):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1024", 1024), ("64Ki", 65_536), ("128Mi", 2**27), ("1Gi", 2**30), ("2Ti", 2**41), ("500M", 5 * 10**8), ("3k", 3000)],
+    [
+        ("1024", 1024),
+        ("64Ki", 65_536),
+        ("128Mi", 2**27),
+        ("1Gi", 2**30),
+        ("2Ti", 2**41),
+        ("500M", 5 * 10**8),
+        ("3k", 3000),
+    ],
 )
 def test_a_size_is_read(text, number):
     assert size(text) == number

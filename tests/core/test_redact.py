@@ -158,7 +158,13 @@ def test_whatever_the_secret_and_the_text_it_is_gone(text, secret):
 
 @pytest.mark.parametrize(
     "hostile",
-    ["-----BEGIN PRIVATE KEY-----" * 2000, "https://" * 20_000, "a" * 200_000, "authorization:" * 20_000, "bearer " * 20_000],
+    [
+        "-----BEGIN PRIVATE KEY-----" * 2000,
+        "https://" * 20_000,
+        "a" * 200_000,
+        "authorization:" * 20_000,
+        "bearer " * 20_000,
+    ],
 )
 def test_hostile_text_comes_to_an_end(redactor, hostile):
     assert isinstance(redactor.text(hostile), str)

@@ -1,4 +1,4 @@
-"""Threats that come in by Git: hostile addresses, servers, repositories, and surroundings. A marker file is the alarm."""
+"""Threats that come in by Git: hostile addresses, servers, repositories, surroundings. A marker file is the alarm."""
 
 from __future__ import annotations
 
@@ -94,7 +94,13 @@ def test_addresses_that_are_not_allowed(url: str, marker: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "url",
-    ["https://host/x", "https://host:8443/a/b.git", "https://[::1]:8443/x", "ssh://git@host:22/~/x", "git@host:a/b.git"],
+    [
+        "https://host/x",
+        "https://host:8443/a/b.git",
+        "https://[::1]:8443/x",
+        "ssh://git@host:22/~/x",
+        "git@host:a/b.git",
+    ],
 )
 def test_addresses_that_are_allowed(url: str) -> None:
     assert parse_address("fleet", url, allow_file=False, username="git").url == url
@@ -111,7 +117,9 @@ def test_git_itself_refuses_other_protocols(marker: Path, upstream: Upstream) ->
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("ref", ["-u./x", "--upload-pack=touch $MARKER", "-", "main:x", "+main", "$SECRET", "a\nb", "a/../b"])
+@pytest.mark.parametrize(
+    "ref", ["-u./x", "--upload-pack=touch $MARKER", "-", "main:x", "+main", "$SECRET", "a\nb", "a/../b"]
+)
 def test_refs_are_not_options(ref: str, source: GitSource, upstream: Upstream, marker: Path) -> None:
     upstream.commit({"a": b"1"})
     assert ref_problem(ref)
@@ -135,7 +143,9 @@ def test_the_surroundings_of_the_caller_do_not_leak_in(
     alarm = f"touch {marker}; false"
     home = tmp_path / "home"
     home.mkdir()
-    (home / ".gitconfig").write_text(f'[core]\nsshCommand = "{alarm}"\n[url "file://{other.path}"]\ninsteadOf = ssh://\n')
+    (home / ".gitconfig").write_text(
+        f'[core]\nsshCommand = "{alarm}"\n[url "file://{other.path}"]\ninsteadOf = ssh://\n'
+    )
     with ssh_git(tmp_path / "ssh") as server:
         for name, value in {
             "HOME": str(home),
@@ -156,6 +166,7 @@ def test_the_surroundings_of_the_caller_do_not_leak_in(
             "GIT_CONFIG_KEY_0": "core.sshCommand",
             "GIT_CONFIG_VALUE_0": alarm,
             "GIT_TRACE": str(marker),
+            "GIT_INTERNAL_SUPER_PREFIX": "x/",
         }.items():
             monkeypatch.setenv(name, value)
         settings = RepositorySettings(
@@ -289,7 +300,9 @@ def test_a_host_key_nobody_vouched_for(upstream: Upstream, tmp_path: Path) -> No
         for known in ("", server.known_hosts.read_text().rsplit(" ", 1)[0] + " " + "A" * 68):
             hosts = tmp_path / "hosts"
             hosts.write_text(known)
-            settings = RepositorySettings("fleet", server.url + str(upstream.path), ssh_key=server.key, known_hosts=hosts)
+            settings = RepositorySettings(
+                "fleet", server.url + str(upstream.path), ssh_key=server.key, known_hosts=hosts
+            )
             source = GitSource({"fleet": settings}, tmp_path / "mirrors", SystemClock())
             with pytest.raises(Retryable) as caught:
                 fetched(source)
@@ -357,8 +370,20 @@ def test_many_files_at_the_cap(source: GitSource, upstream: Upstream, monkeypatc
 
 @pytest.mark.parametrize(
     "rows",
-    [b"40000 ..\0T", b"100644 ../../x\0B", b"100644 .\0B", b"40000 .git\0T", b"100644 a\0B100644 a\0B", b"100664 a\0B"]
-    + [b"100644 a\nb\0B", b"100644 \x1b[31m\0B", b"100644 \xff\0B", b"100755 \xe2\x80\xaex\0B", b"100644 cut", b"999 a\0B"],
+    [
+        b"40000 ..\0T",
+        b"100644 ../../x\0B",
+        b"100644 .\0B",
+        b"40000 .git\0T",
+        b"100644 a\0B100644 a\0B",
+        b"100664 a\0B",
+        b"100644 a\nb\0B",
+        b"100644 \x1b[31m\0B",
+        b"100644 \xff\0B",
+        b"100755 \xe2\x80\xaex\0B",
+        b"100644 cut",
+        b"999 a\0B",
+    ],
 )
 def test_names_and_modes_no_tree_may_have(source: GitSource, upstream: Upstream, rows: bytes) -> None:
     blob = bytes.fromhex(git(upstream.path, "hash-object", "-w", "--stdin", stdin=b"x"))
@@ -390,7 +415,7 @@ def test_commits_that_say_strange_things(source: GitSource, upstream: Upstream) 
         assert len(text) <= 310
     assert revision.committed_at.tzinfo is not None
     upstream.point("main", commit_of(upstream, b"tree %s\nauthor\n\n" % tree.encode()))
-    assert fetched(source).revision.author == " <>"
+    assert fetched(source).revision.author.isprintable()
 
 
 @pytest.mark.parametrize("kind", ["huge", "many parents"])

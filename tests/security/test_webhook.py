@@ -71,7 +71,13 @@ def test_a_wrong_secret_is_refused(house, forge):
 @pytest.mark.parametrize("value", [b"", b"x", b"sha256=", b"\xff\xfe\xfd", b"\xc3\xa4" * 40, b"0" * 9000, None])
 def test_odd_proofs_are_refused_not_errors(house, forge, value):
     body = body_of(push(forge))
-    names = ("X-Hub-Signature-256", "X-Hub-Signature", "X-Gitlab-Token", "Authorization", f"X-{forge.title()}-Signature")
+    names = (
+        "X-Hub-Signature-256",
+        "X-Hub-Signature",
+        "X-Gitlab-Token",
+        "Authorization",
+        f"X-{forge.title()}-Signature",
+    )
     headers = [(k.encode(), v.encode()) for k, v in headers_for(forge, body).items() if k not in names]
     proof = next(name for name in names if name in headers_for(forge, body))
     if value is not None:

@@ -50,7 +50,13 @@ class FakeRepository:
     trouble: Reason | None = None
 
     def commit(
-        self, files: Change, *, branch: str = "main", parent: str | None = "", subject: str = "change", author: str = ADA
+        self,
+        files: Change,
+        *,
+        branch: str = "main",
+        parent: str | None = "",
+        subject: str = "change",
+        author: str = ADA,
     ) -> str:
         """Put a commit on `branch`, upon its head, `parent`, or (None) nothing. Returns the SHA."""
         full = f"refs/heads/{branch}"

@@ -21,7 +21,7 @@ DIRECTORY = "environments/prod"
 
 def environment(spec: str = "") -> str:
     """An environment's own file; `spec` is one flow mapping."""
-    return f"apiVersion: reconciler.dev/v1\nkind: Environment\nmetadata: {{name: prod}}\n" + (
+    return "apiVersion: reconciler.dev/v1\nkind: Environment\nmetadata: {name: prod}\n" + (
         f"spec: {spec}\n" if spec else ""
     )
 
@@ -29,7 +29,8 @@ def environment(spec: str = "") -> str:
 def service(name: str = "web", spec: str = "", image: str = f"registry.test/web:1@{DIGEST}", top: str = "") -> str:
     """A service's file: `spec` is appended below `spec`, which begins in line 5 with the image in line 6."""
     lines = f"apiVersion: reconciler.dev/v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  image: {image}\n"
-    return lines + textwrap.indent(textwrap.dedent(spec).lstrip("\n"), "  ") + top
+    own = textwrap.indent(textwrap.dedent(spec).strip("\n"), "  ")
+    return f"{lines}{own}\n{top}"
 
 
 class Repository:

@@ -55,7 +55,13 @@ class Upstream:
         git(path, "init", "--quiet", "--bare", "--initial-branch=main", str(path))
 
     def commit(
-        self, files: Change, *, branch: str = "main", parent: str | None = "", subject: str = "change", author: str = ADA
+        self,
+        files: Change,
+        *,
+        branch: str = "main",
+        parent: str | None = "",
+        subject: str = "change",
+        author: str = ADA,
     ) -> str:
         base = self._heads.get(branch) if parent == "" else parent
         when = int(START.timestamp()) + self._count
@@ -225,7 +231,7 @@ class SshGit:
 
 @contextmanager
 def ssh_git(directory: Path) -> Iterator[SshGit]:
-    """A real sshd (one for each connection, as inetd starts it) with keys and configuration of its own in `directory`."""
+    """A real sshd, one for each connection as inetd starts it, with its own keys and configuration in `directory`."""
     directory.mkdir()
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it when root starts it

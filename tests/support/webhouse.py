@@ -165,7 +165,9 @@ def status(environment: str, *, services: int = 1, **changes) -> EnvironmentStat
     """A plausible status."""
     version = VersionRef("ab" * 32, "registry.test/web@sha256:" + "a" * 64, "c" * 40)
     plans = {
-        f"web{i}": ServicePlan(f"web{i}", Sync.SYNCED, ServiceHealth.HEALTHY, desired=version, stable=version, replicas=2)
+        f"web{i}": ServicePlan(
+            f"web{i}", Sync.SYNCED, ServiceHealth.HEALTHY, desired=version, stable=version, replicas=2
+        )
         for i in range(services)
     }
     plain = EnvironmentStatus(

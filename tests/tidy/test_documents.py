@@ -102,6 +102,13 @@ def test_each_command_in_it_exists(path: Path) -> None:
     assert [item for item in found if item[2]] == []
 
 
+def test_the_unit_starts_the_program_as_it_wants_to_be_started() -> None:
+    unit = (sources.ROOT / "deploy/systemd/reconciler.service").read_text(encoding="utf-8")
+    started = re.findall(r"^ExecStart=\S+/reconciler (.+)$", unit, re.MULTILINE)
+    assert len(started) == 1
+    assert _unknown(started[0].split(), _command_line()) == ""
+
+
 def test_every_reason_has_its_row_in_operating_and_no_other() -> None:
     rows = documents.first_cells(sources.ROOT / "docs/operating.md", "Reasons")
     assert sorted(rows) == sorted(reason.value for reason in Reason)

@@ -135,7 +135,10 @@ def test_gitlab_system_hooks():
 def test_bitbucket_servers_links_are_used_where_they_are():
     payload = push("bitbucket-server")
     payload["repository"]["links"] = {"clone": [{"href": "https://bitbucket.test/scm/acme/fleet.git", "name": "http"}]}
-    assert "https://bitbucket.test/scm/acme/fleet.git" in FORGES["bitbucket-server"].read("repo:refs_changed", payload).urls
+    assert (
+        "https://bitbucket.test/scm/acme/fleet.git"
+        in FORGES["bitbucket-server"].read("repo:refs_changed", payload).urls
+    )
     assert HOSTS["bitbucket-server"]
 
 
@@ -183,11 +186,13 @@ def test_brackets_in_texts_are_not_depth():
             | st.booleans()
             | st.integers()
             | st.sampled_from(["push", "git.push", "repository_update", "refs/heads/main", ""]),
-            lambda inner: st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from("changes ref id refUpdates repository new old name links clone type".split()),
-                inner,
-                max_size=3,
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from("changes ref id refUpdates repository new old name links clone type".split()),
+                    inner,
+                    max_size=3,
+                )
             ),
             max_leaves=8,
         ),

@@ -102,11 +102,14 @@ def test_records_can_be_filtered_and_read_one_by_one(fresh):
     shown = fresh.client.get("/api/v1/records", params=by).json()["records"]
     assert [record["index"] for record in shown] == [made[1].index]
     assert fresh.client.get(f"/api/v1/records/{made[2].index}").json() == render.record(made[2])
-    assert fresh.client.get("/api/v1/records", params={"environment": "unknown"}).json() == {"records": [], "next": None}
+    assert fresh.client.get("/api/v1/records", params={"environment": "unknown"}).json() == {
+        "records": [],
+        "next": None,
+    }
 
 
 def test_a_page_is_bounded_in_bytes_too(fresh):
-    evidence = {"logs": ["x" * 50_000]}
+    evidence = {"logs": ["x" * 40_000]}
     fresh.journal.append(*(entry(number, details=evidence) for number in range(200)))
     page = fresh.client.get("/api/v1/records", params={"limit": 1000})
     assert len(page.content) < PAGE_BYTES + 200_000
@@ -247,8 +250,8 @@ def test_stopping_does_not_wait_for_idle_connections(tmp_path):
         sock.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = http.client.HTTPResponse(sock)
         answer.begin()
-        assert answer.status == 200
-    assert sock.recv(1000) in (answer.read(), b"")
+        assert answer.read()
+    assert sock.recv(1) == b""
     sock.close()
 
 

@@ -130,9 +130,12 @@ def test_series_of_what_is_gone_are_removed():
     metrics.show(changed)
     assert services(metrics) == {("web0", "Degraded")}
     get = metrics.registry.get_sample_value
-    assert get("reconciler_drift_total", {"environment": "production", "service": "web0", "reason": "DriftMissing"}) == 1
     assert (
-        get("reconciler_drift_total", {"environment": "production", "service": "web1", "reason": "DriftMissing"}) is None
+        get("reconciler_drift_total", {"environment": "production", "service": "web0", "reason": "DriftMissing"}) == 1
+    )
+    assert (
+        get("reconciler_drift_total", {"environment": "production", "service": "web1", "reason": "DriftMissing"})
+        is None
     )
     assert get("reconciler_last_success_timestamp_seconds", {"environment": "production"}) == START.timestamp()
     metrics.reconciles.labels("production", "ok").inc()

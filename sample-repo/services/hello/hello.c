@@ -165,10 +165,13 @@ static int resolve(const char *name, struct in_addr *found) {
     if (!connect(fd, (struct sockaddr *)&there, sizeof there) && send(fd, packet, at, 0) > 0)
         size = recv(fd, packet, sizeof packet, 0);
     close(fd);
-    for (size_t i = at; size > 0 && i + 16 <= (size_t)size;) { /* answers: name pointer, type, class, ttl, length */
-        unsigned length = packet[i + 10] << 8 | packet[i + 11];
-        if (packet[i + 3] == 1 && length == 4) return memcpy(found, packet + i + 12, 4), 0;
-        i += 12 + length;
+    for (size_t i = at; size > 0 && i < (size_t)size;) { /* answers: name, type, class, ttl, length, content */
+        while (i < (size_t)size && packet[i] && packet[i] < 0xC0) i += packet[i] + 1;
+        i += i < (size_t)size && packet[i] ? 2 : 1;
+        if (i + 10 > (size_t)size) break;
+        unsigned length = packet[i + 8] << 8 | packet[i + 9];
+        if (packet[i + 1] == 1 && length == 4 && i + 14 <= (size_t)size) return memcpy(found, packet + i + 10, 4), 0;
+        i += 10 + length;
     }
     return -1;
 }

@@ -85,7 +85,11 @@ def push(forge: str, *, ref: str = "refs/heads/main", deleted: bool = False, hos
         case "azure":
             repository = {"remoteUrl": f"https://{host}/acme/ops/_git/fleet", "name": "fleet"}
             update = {"name": ref, "oldObjectId": SHA, "newObjectId": after}
-            return {"id": delivery, "eventType": "git.push", "resource": {"refUpdates": [update], "repository": repository}}
+            return {
+                "id": delivery,
+                "eventType": "git.push",
+                "resource": {"refUpdates": [update], "repository": repository},
+            }
         case _:
             repository = {
                 "html_url": f"https://{host}/acme/fleet",

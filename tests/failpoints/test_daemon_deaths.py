@@ -1,0 +1,78 @@
+"""The real program dies by SIGKILL at every failpoint against a real engine; the next run finishes what was begun."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from reconciler.core import names
+from reconciler.failpoints import FAILPOINTS
+from tests.support.fleet_house import FleetHouse
+from tests.support.runtime_house import demolish
+
+
+def manifest(image: str, *, stubborn: bool) -> str:
+    env = '{IGNORE_TERM: "1"}' if stubborn else "{}"
+    return f"""apiVersion: reconciler.dev/v1
+kind: Service
+metadata: {{name: web}}
+spec:
+  image: {image}
+  env: {env}
+  files:
+    - {{path: /etc/hello/banner.txt, content: "hello\\n"}}
+  health: {{http: {{port: 8080, path: /healthz}}, interval: 200ms, healthyAfter: 1, startup: 15s}}
+  drain: {{deadline: 0s, grace: 500ms}}
+"""
+
+
+@pytest.fixture
+def house(engine: str, raw: docker.APIClient, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FleetHouse]:
+    environment = "fp-" + "".join(letter if letter.isalnum() else "-" for letter in str(request.param)).lower()
+    found = FleetHouse(tmp_path, environment, engine)
+    found.prepare()
+    yield found
+    demolish(raw, environment)
+
+
+def release(house: FleetHouse, image: str, failpoint: str) -> bool:
+    """One commit, a run that may die, and a run that must not; whether it died."""
+    house.write("web", manifest(image, stubborn="kill" in failpoint))
+    house.push()
+    first = house.run("run", "--once", failpoint=failpoint)
+    if first.returncode == 0:
+        return False
+    assert first.returncode == -9, first.stderr
+    second = house.run("run", "--once")
+    assert second.returncode == 0, second.stdout + second.stderr
+    return True
+
+
+@pytest.mark.parametrize(("house", "failpoint"), [(name, name) for name in FAILPOINTS], indirect=["house"])
+def test_death_there_loses_nothing(
+    house: FleetHouse, failpoint: str, hello: dict[str, str], raw: docker.APIClient
+) -> None:
+    if "pull" in failpoint:
+        for image in filter(lambda image: _there(raw, image), hello.values()):
+            raw.remove_image(_pinned(image), force=True)
+    died = [release(house, hello["1.0"], failpoint), release(house, hello["2.0"], failpoint)]
+    assert any(died), "this failpoint is never hit: it guards nothing"
+    running = [box for box in house.containers(raw) if box["State"] == "running"]
+    assert len(house.containers(raw)) == len(running) == 1
+    assert str(running[0]["Labels"][names.LABEL_IMAGE]) == _pinned(hello["2.0"])  # type: ignore[index]
+    volumes = raw.volumes(filters={"label": f"{names.LABEL_ENVIRONMENT}={house.environment}"})["Volumes"] or []
+    assert len(volumes) == 1, "leftovers of an instance"
+    assert house.run("audit", "verify").returncode == 0
+    assert house.run("plan").returncode == 0, "not in sync"
+
+
+def _pinned(reference: str) -> str:
+    named, digest = reference.split("@")
+    return f"{named.rpartition(':')[0]}@{digest}"
+
+
+def _there(client: docker.APIClient, reference: str) -> bool:
+    return any(_pinned(reference) in (image["RepoDigests"] or ()) for image in client.images())
