@@ -67,7 +67,7 @@ class Daemon:
         self._secrets = wiring.credentials(settings)
         wiring.prepare_data(settings)
         self._journal = journal_access.open_journal(settings, self._clock, act=True)
-        self._house = wiring.build_house(settings, self._journal, redactor)
+        self._house = wiring.build_house(settings, self._journal, redactor, metrics=self._metrics)
         self._reconciler = Reconciler(self._house)
         desk = Desk(
             inbox=self._inbox,
@@ -177,7 +177,7 @@ class Daemon:
         secrets = wiring.credentials(settings)
         wiring.tell_redactor(self._redactor, settings)
         old_house, old_reconciler = self._house, self._reconciler
-        house = wiring.build_house(settings, self._journal, self._redactor, before=old_house)
+        house = wiring.build_house(settings, self._journal, self._redactor, metrics=self._metrics, before=old_house)
         reconciler = Reconciler(house)
         self._house, self._reconciler, self._secrets = house, reconciler, secrets
         self._workers.swap(reconciler, settings.environments)

@@ -16,11 +16,13 @@ from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.adapters.git_source import GitSource
 from reconciler.adapters.secrets import DirectorySecrets
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
+from reconciler.counted_source import CountedSource
 from reconciler.loop import House
 from reconciler.ports import Journal, Runtime, Secrets
 from reconciler.redact import Redactor
 from reconciler.schemas import load_schemas
 from reconciler.settings import DockerSettings, Settings
+from reconciler.telemetry import Metrics
 from reconciler.web.auth import read_secret
 
 
@@ -54,12 +56,13 @@ def build_house(
     *,
     mirrors: Path | None = None,
     single_probe: bool = False,
+    metrics: Metrics | None = None,
     before: House | None = None,
 ) -> House:
     """All parts for `settings`. What is the same as `before` is taken over, with the checks and caches in it.
 
     `mirrors` is where the Git mirrors are, by default in the data directory. `single_probe`: checks of health are made
-    once, when asked, instead of all the time.
+    once, when asked, instead of all the time. `metrics`: count the fetches.
     """
     clock = before.clock if before is not None else SystemClock()
     secrets = RedactedSecrets(DirectorySecrets(settings.secrets), redactor)
@@ -68,7 +71,8 @@ def build_house(
     if before is not None and same_git:
         source = before.source
     else:
-        source = GitSource(settings.repositories, mirrors or settings.data / "mirrors", clock)
+        git = GitSource(settings.repositories, mirrors or settings.data / "mirrors", clock)
+        source = git if metrics is None else CountedSource(git, metrics)
     runtimes: dict[str, Runtime] = {}
     for name, docker in settings.runtimes.items():
         kept = before.runtimes.get(name) if before is not None else None
@@ -94,7 +98,7 @@ def close_house(house: House, keep: House | None = None) -> None:
     for runtime in house.runtimes.values():
         if id(runtime) not in kept:
             runtime.close()
-    if isinstance(house.source, GitSource) and (keep is None or keep.source is not house.source):
+    if isinstance(house.source, GitSource | CountedSource) and (keep is None or keep.source is not house.source):
         house.source.close()
 
 

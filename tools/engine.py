@@ -17,13 +17,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import docker
 import requests
 from docker.errors import DockerException
+
+from tools import packet_filter
 
 DEADLINE = 60.0
 USUAL_SOCKET = "unix:///var/run/docker.sock"
@@ -45,6 +47,7 @@ class Engine:
     registry: str
     dockerd: Started | None
     distribution: Started
+    before: packet_filter.Before
 
 
 def up(directory: Path, *, private: bool) -> Engine:
@@ -52,9 +55,10 @@ def up(directory: Path, *, private: bool) -> Engine:
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     known = read(directory)
-    if known is not None and answers(known.host) and _alive(known.distribution):
+    if known is not None and answers(known.host) and alive(known.distribution):
         return known
     down(directory)
+    before = packet_filter.look()
     host, dockerd = ("", None) if private else (_adopted(), None)
     try:
         if not host:
@@ -62,10 +66,11 @@ def up(directory: Path, *, private: bool) -> Engine:
         registry, distribution = _start_registry(directory)
     except BaseException:
         if dockerd is not None:
-            _stop(dockerd)
+            stop(dockerd)
+            packet_filter.put_back(before)
         _clean(directory)
         raise
-    engine = Engine(host, registry, dockerd, distribution)
+    engine = Engine(host, registry, dockerd, distribution, before)
     (directory / "engine.json").write_text(json.dumps(asdict(engine)))
     return engine
 
@@ -77,7 +82,8 @@ def read(directory: Path) -> Engine | None:
     except (OSError, ValueError):
         return None
     dockerd = Started(**found["dockerd"]) if found["dockerd"] else None
-    return Engine(found["host"], found["registry"], dockerd, Started(**found["distribution"]))
+    before = packet_filter.Before(**found.get("before", {"docker": True, "forwarding": "", "policy": ""}))
+    return Engine(found["host"], found["registry"], dockerd, Started(**found["distribution"]), before)
 
 
 def down(directory: Path) -> None:
@@ -85,10 +91,11 @@ def down(directory: Path) -> None:
     directory = directory.resolve()
     known = read(directory)
     if known is not None:
-        _stop(known.distribution)
+        stop(known.distribution)
         if known.dockerd is not None:
             _empty(known)
-            _stop(known.dockerd)
+            stop(known.dockerd)
+            packet_filter.put_back(known.before)
     _clean(directory)
 
 
@@ -134,7 +141,7 @@ def _start_dockerd(directory: Path) -> tuple[str, Started]:
         *("--bridge", "none", "--insecure-registry", "127.0.0.0/8"),
         *("--default-address-pool", f"base={subnet},size=26"),
     ]
-    started = _spawn(command, directory / "dockerd.log")
+    started = spawn(command, directory / "dockerd.log")
     _wait(lambda: answers(host), started, directory / "dockerd.log", "dockerd")
     return host, started
 
@@ -145,10 +152,11 @@ def _free_subnet() -> str:
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         number = int(line.split()[1], 16).to_bytes(4, "little")
         taken.add((number[0], number[1], number[2] // 64))
-    for second in range(192, 256):
-        for quarter in range(4):
-            if (10, second, quarter) not in taken:
-                return f"10.{second}.{quarter * 64}.0/18"
+    for number in range(256):
+        # Two engines that start at the same time see the same routes: each begins to look elsewhere.
+        second, quarter = divmod((number + os.getpid()) % 256, 4)
+        if (10, 192 + second, quarter) not in taken:
+            return f"10.{192 + second}.{quarter * 64}.0/18"
     raise SystemExit("no free private subnet was found for the engine. Remove unused networks")
 
 
@@ -163,7 +171,7 @@ def _start_registry(directory: Path) -> tuple[str, Started]:
         f"storage: {{filesystem: {{rootdirectory: {json.dumps(str(directory / 'images'))}}}}}\n"
         f"http: {{addr: {json.dumps(address)}}}\n"
     )
-    started = _spawn([program, "serve", str(config)], directory / "registry.log")
+    started = spawn([program, "serve", str(config)], directory / "registry.log")
     _wait(lambda: _registry_answers(address), started, directory / "registry.log", "docker-registry")
     return address, started
 
@@ -177,10 +185,17 @@ def _registry_answers(address: str) -> bool:
         return False
 
 
-def _spawn(command: list[str], log: Path) -> Started:
+def spawn(command: list[str], log: Path, variables: Mapping[str, str] | None = None) -> Started:
+    """Start a program that outlives this one; what it says goes to `log`. `variables` replace the environment."""
     with log.open("ab") as output:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd="/",
+            env=variables,
         )
     return Started(child.pid, _born(child.pid))
 
@@ -194,29 +209,30 @@ def _born(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def _alive(started: Started) -> bool:
+def alive(started: Started) -> bool:
+    """Whether this very program still runs."""
     return bool(started.born) and _born(started.pid) == started.born
 
 
 def _wait(ready: Callable[[], bool], started: Started, log: Path, name: str) -> None:
     end = time.monotonic() + DEADLINE
     while not ready():
-        if not _alive(started) or time.monotonic() > end:
-            _stop(started)
+        if not alive(started) or time.monotonic() > end:
+            stop(started)
             last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise SystemExit(f"{name} did not start. The end of {log.name} says:\n{last}")
         time.sleep(0.05)
 
 
-def _stop(started: Started) -> None:
+def stop(started: Started) -> None:
     """SIGTERM, and SIGKILL when that was not heard."""
     for number, patience in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 10.0)):
         end = time.monotonic() + patience
-        if _alive(started):
+        if alive(started):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(started.pid, signal.SIGCONT)
                 os.kill(started.pid, number)
-        while _alive(started) and time.monotonic() < end:
+        while alive(started) and time.monotonic() < end:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(started.pid, os.WNOHANG)
             time.sleep(0.05)

@@ -32,12 +32,15 @@ def compiled(version: str) -> bytes:
         return program.read_bytes()
 
 
-def context(version: str) -> io.BytesIO:
-    """The build context as a tar: always the same bytes for the same program, so that its layer is shared."""
+def context(version: str, more: str = "") -> io.BytesIO:
+    """The build context as a tar: always the same bytes for the same program, so that its layer is shared.
+
+    `more` are further lines of the Dockerfile.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content, mode in (
-            ("Dockerfile", (SOURCE / "Dockerfile").read_bytes(), 0o644),
+            ("Dockerfile", (SOURCE / "Dockerfile").read_bytes() + more.encode(), 0o644),
             ("hello", compiled(version), 0o755),
         ):
             entry = tarfile.TarInfo(name)
@@ -47,12 +50,12 @@ def context(version: str) -> io.BytesIO:
     return buffer
 
 
-def publish(host: str, registry: str, version: str, name: str = "hello") -> str:
-    """Build and push `name:version`; the pinned reference `registry/name:version@sha256:…`."""
+def publish(host: str, registry: str, version: str, name: str = "hello", more: str = "") -> str:
+    """Build and push `name:version`; the pinned reference `registry/name:version@sha256:…`. `more` as for `context`."""
     client = docker.APIClient(host, version="auto", timeout=120)
     tag = f"{registry}/{name}:{version}"
     try:
-        for line in client.build(fileobj=context(version), custom_context=True, tag=tag, rm=True, decode=True):
+        for line in client.build(fileobj=context(version, more), custom_context=True, tag=tag, rm=True, decode=True):
             if "error" in line:
                 raise SystemExit(f"{tag} could not be built: {line['error']}")
         digest = ""

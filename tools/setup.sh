@@ -91,7 +91,6 @@ missing_packages() {
   has ssh && has ssh-keygen || echo openssh-client
   has sshd || echo openssh-server
   has iptables || echo iptables
-  has strace || echo strace
   has docker-registry || echo docker-registry
   has dockerd || engine_answers || echo docker.io
   has docker || echo docker-cli

@@ -256,4 +256,14 @@ def _short(error: BaseException) -> str:
     return " ".join(str(cause).split())[:200] or type(cause).__name__
 
 
-__all__ = ["APIError", "Connection", "Engine", "Json", "NotFound", "engine_errors", "message_of", "moment", "translated"]
+__all__ = [
+    "APIError",
+    "Connection",
+    "Engine",
+    "Json",
+    "NotFound",
+    "engine_errors",
+    "message_of",
+    "moment",
+    "translated",
+]

@@ -11,10 +11,10 @@ from reconciler.adapters.docker_connection import APIError, Json, NotFound, engi
 from reconciler.adapters.docker_images import Images
 from reconciler.adapters.docker_network import Network, endpoint_of
 from reconciler.adapters.docker_ownership import Ownership, derived_name, environment_of, name_taken, not_owned
-from reconciler.failpoints import hit
 from reconciler.core import names
 from reconciler.core.errors import Reason, Retryable
 from reconciler.core.steps import CreateInstance
+from reconciler.failpoints import hit
 from reconciler.ports import Secrets
 
 MAX_PASSWD = 1024 * 1024

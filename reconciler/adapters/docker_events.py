@@ -123,7 +123,9 @@ class Events:
             self._on_connect(began)
         try:
             self._read(lines)
-        except OSError:  # requests' exceptions are of this kind, a silence too: the ping tells which it is
+        except (OSError, ValueError, AttributeError):
+            # requests' exceptions are OSErrors, a silence too: the ping tells which it is. The others come from a
+            # stream that `close` cut off.
             pass
         finally:
             self._stream = None

@@ -23,9 +23,9 @@ from docker.errors import DockerException
 from docker.types import CancellableStream
 
 from reconciler.adapters.docker_connection import APIError, Connection, Json, NotFound, engine_errors, message_of
-from reconciler.failpoints import hit
 from reconciler.core.errors import Reason, ReconcilerError
 from reconciler.core.live import ImageState, ImageStatus
+from reconciler.failpoints import hit
 from reconciler.ports import Clock
 
 PULLS_A_REGISTRY = 2
@@ -203,6 +203,8 @@ class Images:
                     return " ".join(str(said["error"]).split())[:500]
                 if time.monotonic() > end:
                     return f"the pull took longer than {limit:.0f} s"
+        except (ValueError, AttributeError):  # of JSON; of a stream that `close` cut off
+            return "the engine's answer could not be read"
         finally:
             with self._lock:
                 self._streams.pop(image, None)
@@ -254,7 +256,7 @@ def credentials_for(image: str, file: Path | None) -> Mapping[str, str]:
             user, _, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
         else:
             user, password = str(entry["username"]), str(entry["password"])
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, binascii.Error) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, binascii.Error) as error:
         # The error's own text may quote the file.
         raise ValueError(f"the registry credentials in {file.name} cannot be used ({type(error).__name__})") from None
     return {"username": user, "password": password, "serveraddress": HUB if registry == "docker.io" else registry}

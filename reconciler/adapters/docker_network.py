@@ -15,9 +15,9 @@ from docker.types import IPAMConfig, IPAMPool
 from reconciler.adapters.docker_connection import APIError, Json, NotFound, engine_errors, message_of
 from reconciler.adapters.docker_create import ROLE_DRAFT, ROLE_NETWORK, ownership
 from reconciler.adapters.docker_ownership import Ownership, name_taken
-from reconciler.failpoints import hit
 from reconciler.core import names
 from reconciler.core.errors import Reason, Retryable
+from reconciler.failpoints import hit
 
 ATTEMPTS = 5
 

@@ -85,7 +85,7 @@ def checked(after: Head, row: RowMapping) -> Record | str:
         # A word of a newer release is in the column as it was written.
         if row[name] != value and not (name == "what" and record.entry.what is What.UNKNOWN):
             return f"record {row['index']} was changed: its column {name} is not what its body says"
-    return audit.problem(after, record) or record
+    return audit.link_problem(after, record) or record
 
 
 def pages(engine: Engine, path: Path, query: Select[Any], after: int, limit: int | None) -> Iterator[RowMapping]:

@@ -89,11 +89,13 @@ class DirectorySecrets:
                 handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
             finally:
                 os.close(directory)
-            with os.fdopen(handle, "rb") as file:
-                status = os.fstat(file.fileno())
+            try:
+                status = os.fstat(handle)
                 if not stat.S_ISREG(status.st_mode):
                     return None
-                content = file.read(MAX_BYTES + 1)
+                content = _content(handle)
+            finally:
+                os.close(handle)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -114,3 +116,11 @@ class DirectorySecrets:
             )
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         return identity, content
+
+
+def _content(handle: int) -> bytes:
+    """Everything in the file, or just enough of it to see that it is too large."""
+    content = b""
+    while len(content) <= MAX_BYTES and (piece := os.read(handle, MAX_BYTES + 1 - len(content))):
+        content += piece
+    return content

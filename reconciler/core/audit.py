@@ -130,23 +130,26 @@ def export(record: Record) -> str:
 
 def problem(after: Head, record: Record) -> str:
     """What is wrong with `record` as the one after `after`, in one sentence that names its index; "" when it holds."""
-    expected = after.index + 1
-    if record.index != expected:
-        return f"record {expected} is missing: record {record.index} stands in its place"
-    if digest(record.body) != record.hash:
-        return f"record {expected} was changed: its content does not have the hash recorded"
+    if record.index == after.index + 1:
+        if digest(record.body) != record.hash:
+            return f"record {record.index} was changed: its content does not have the hash recorded"
+        try:
+            if read(record.body, record.hash) != record:
+                return f"record {record.index} was changed: what is shown of it is not what is in its body"
+        except UnreadableError as error:
+            return f"record {record.index} cannot be read: {error}"
+    return link_problem(after, record)
+
+
+def link_problem(after: Head, record: Record) -> str:
+    """As `problem`, for a record just read from a body that has the hash recorded: only its place in the chain.
+
+    Epochs start at 1 and rise by one, only with the record that opens one: a fenced writer cannot come back.
+    """
+    if record.index != after.index + 1:
+        return f"record {after.index + 1} is missing: record {record.index} stands in its place"
     if record.previous != after.hash:
-        return f"record {expected} does not follow record {after.index}: it names another hash as the one before"
-    try:
-        if read(record.body, record.hash) != record:
-            return f"record {expected} was changed: what is shown of it is not what is in its body"
-    except UnreadableError as error:
-        return f"record {expected} cannot be read: {error}"
-    return _epoch_problem(after, record)
-
-
-def _epoch_problem(after: Head, record: Record) -> str:
-    """Epochs start at 1 and rise by one, only with the record that opens one: a fenced writer cannot come back."""
+        return f"record {record.index} does not follow record {after.index}: it names another hash as the one before"
     opens = record.entry.what is What.EPOCH_OPENED and record.epoch == after.epoch + 1
     begins = after == GENESIS and record.epoch == 1
     if record.epoch == after.epoch or opens or begins:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from operator import gt, lt
 from typing import Any
 
-from jsonschema import Draft202012Validator, ValidationError  # type: ignore[import-untyped]
-from jsonschema.validators import extend  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
 from referencing import Registry
 
 from reconciler.core import quantity
@@ -62,7 +62,8 @@ def _is_whole(_checker: object, instance: Value) -> bool:
     return isinstance(instance, int) and not isinstance(instance, bool)
 
 
-_Validator: Any = extend(
+_extend: Any = extend
+_Validator: Any = _extend(
     Draft202012Validator,
     {
         "pattern": _pattern,
@@ -103,12 +104,13 @@ def _explain(error: ValidationError, plain: Callable[[Path], str | None]) -> Ite
     """The findings that stand for one error of the library."""
     path: Path = tuple(error.absolute_path)
     schema: Any = error.schema
+    value: Value = error.instance
     match error.validator:
         case "additionalProperties":
             known = schema.get("properties", {})
             return [
                 Finding((*path, key), f"unknown field {shown(key)}{nearest(key, known)}", at_key=True)
-                for key in error.instance
+                for key in value
                 if key not in known
             ]
         case "required":
@@ -122,9 +124,10 @@ def _explain(error: ValidationError, plain: Callable[[Path], str | None]) -> Ite
 
 
 def _wrong_type(error: ValidationError, plain: str | None) -> str:
-    allowed = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+    names: Any = error.validator_value
+    allowed = [names] if isinstance(names, str) else names
     wanted = " or ".join(_NAMES.get(name, name) for name in allowed)
-    value = error.instance
+    value: Value = error.instance
     if value is None:
         return f"no value here, but {wanted} is needed; write one or remove the key"
     if "string" in allowed and plain is not None:
@@ -147,7 +150,8 @@ def _shape(value: Value) -> str:
 def _wrong_value(error: ValidationError) -> str:
     """What is wrong with a value of the right type."""
     schema: Any = error.schema
-    value, bound = error.instance, error.validator_value
+    value: Value = error.instance
+    bound: Any = error.validator_value
     match error.validator:
         case "pattern":
             advice = schema.get("patternErrorMessage", f"it must match {bound}")

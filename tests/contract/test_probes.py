@@ -180,7 +180,9 @@ def test_what_is_gone_is_forgotten(prober: Prober, changes: queue.Queue[tuple[st
         assert changes.get(timeout=10)[2].status is HealthStatus.HEALTHY
 
 
-def test_slow_instances_do_not_hold_up_others(prober: Prober, changes: queue.Queue[tuple[str, str, HealthState]]) -> None:
+def test_slow_instances_do_not_hold_up_others(
+    prober: Prober, changes: queue.Queue[tuple[str, str, HealthState]]
+) -> None:
     done = threading.Event()
     with server(lambda _: done.wait(20) and None) as (slow, _), server(saying(OK)) as (fast, _):
         targets = [target(HEALTH, slow[1], f"slow{i}") for i in range(3)]

@@ -35,9 +35,7 @@ def house(request: pytest.FixtureRequest) -> Iterator[House]:
         yield fake_house(environment)
         return
     client = request.getfixturevalue("raw")
-    built = real_house(
-        environment, request.getfixturevalue("engine"), request.getfixturevalue("hello"), client
-    )
+    built = real_house(environment, request.getfixturevalue("engine"), request.getfixturevalue("hello"), client)
     built.runtime.watch(built.hint)
     yield built
     built.runtime.close()

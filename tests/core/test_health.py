@@ -1,4 +1,4 @@
-"""The fold of check results into health: when an instance becomes healthy, when it loses that, how often it is asked."""
+"""The fold of check results into health: when an instance becomes healthy, when it is lost, how often it is asked."""
 
 from __future__ import annotations
 

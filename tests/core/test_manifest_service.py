@@ -223,6 +223,18 @@ def test_files_are_capped():
     assert problem.startswith("16:24: files hold at most 1 MiB each and 8 MiB together")
 
 
+def test_a_file_written_in_place_counts_with_the_others():
+    large = "\n".join(f"- {{path: /{n}, source: ./large}}" for n in range(8))
+    files = {f"{DIRECTORY}/large": "x" * 2**20}
+    (problem,) = problems_of(f"files:\n{large}\n- {{path: /own, content: x}}", files=files)
+    assert problem.startswith("16:5: files hold at most 1 MiB each and 8 MiB together")
+
+
+def test_an_image_without_a_digest_is_refused():
+    state = Repository({f"{DIRECTORY}/web.yaml": service(image="nginx:1.27")}).state()
+    assert str(state.problems["web"][0]).startswith(f"{DIRECTORY}/web.yaml:6:10: image nginx:1.27 is not pinned")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

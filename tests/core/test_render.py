@@ -157,7 +157,7 @@ def test_a_plan_shows_its_services_in_order():
     assert len(web) == len(fields(ServicePlan))
     assert (web["sync"], web["health"], web["reason"]) == ("OutOfSync", "Progressing", "Unhealthy")
     assert web["desired"] == {"version": "ab" * 32, "image": VERSION.image, "revision": "c" * 40}
-    assert [list(step)[0] for step in web["steps"]] == ["effect", "transition"]
+    assert [next(iter(step)) for step in web["steps"]] == ["effect", "transition"]
 
 
 def test_a_status_shows_with_and_without_a_plan():

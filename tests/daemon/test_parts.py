@@ -1,4 +1,4 @@
-"""The small parts of the daemon: pauses, what systemd is told, what a reload may change, the data directory, warnings."""
+"""The small parts of the daemon: pauses, what systemd is told, reloads, the data directory, warnings."""
 
 from __future__ import annotations
 

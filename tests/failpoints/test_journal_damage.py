@@ -195,6 +195,17 @@ def test_a_start_uses_the_projections_and_checks_only_the_newest_records(
     journal.close()
 
 
+def test_a_damaged_record_is_not_folded(file: Path) -> None:
+    reader = open_beside(file)
+    reader.append(note(1), note(2))
+    sql(file, f"UPDATE records SET body = x'7b7d' WHERE \"index\" = {COUNT + 2}")
+    for look in (lambda: reader.memory("prod"), lambda: list(reader.records(after=COUNT)), lambda: open_to_act(file)):
+        with pytest.raises(Stalled, match=f"record {COUNT + 2} ") as refused:
+            look()
+        assert refused.value.reason is Reason.JOURNAL_DAMAGED
+    reader.close()
+
+
 def saved(file: Path) -> Fold | None:
     journal = open_beside(file)
     with journal._reading.begin() as connection:

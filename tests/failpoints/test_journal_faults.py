@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.adapters import journal_schema, journal_writer
 from reconciler.adapters.journal import SqlJournal
-from reconciler.core.errors import Reason, Stalled
+from reconciler.core.errors import Reason, Retryable, Stalled
 from tests.support.journal_child import Clock, entry
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +150,42 @@ def test_a_full_disk_stops_the_journal_and_room_lets_it_go_on(tmp_path: Path) ->
         assert writer.ask("verify").startswith("ok")
         writer.end()
         assert writer.program.returncode == 0
+
+
+@contextmanager
+def held(file: Path) -> Iterator[None]:
+    """Another program keeps the database's write lock."""
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
+def test_a_database_held_by_another_program_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_schema, "BUSY_SECONDS", 0.1)
+    journal = open_to_act(tmp_path / "journal.db")
+    with held(tmp_path / "journal.db"), pytest.raises(Retryable, match="database is locked"):
+        journal.append(entry())
+    assert journal.append(entry())[0].index == 3
+    journal.close()
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_schema, "BUSY_SECONDS", 60)
+    journal = open_to_act(tmp_path / "journal.db")
+    with held(tmp_path / "journal.db"), monkeypatch.context() as hurry:
+        hurry.setattr(journal_writer, "DEADLINE_SECONDS", 0.2)
+        for _ in range(2):
+            with pytest.raises(Retryable, match="did not answer"):
+                journal.append(entry())
+    # The first was under way and may turn up, as its error says; the second was still in the queue, and does not.
+    assert journal.append(entry())[0].index == 4
+    assert journal.verify().problem == ""
+    journal.close()
 
 
 def test_a_torn_wal_is_cut_at_its_last_whole_commit(tmp_path: Path) -> None:

@@ -20,7 +20,14 @@ from reconciler.core import names
 from reconciler.core.errors import Reason, Rejected, Retryable, Stalled
 from reconciler.core.live import HealthStatus
 from reconciler.core.model import File, ImageRef, Port, Security, ServiceSpec
-from reconciler.core.steps import CreateInstance, KillInstance, RemoveInstance, StartInstance, SweepOrphan, TerminateInstance
+from reconciler.core.steps import (
+    CreateInstance,
+    KillInstance,
+    RemoveInstance,
+    StartInstance,
+    SweepOrphan,
+    TerminateInstance,
+)
 from tests.support.runtime_house import House, demolish, real_house
 
 _serial = itertools.count()
@@ -199,7 +206,9 @@ class TestCredentials:
     def test_any_other_host_gets_none(self, file: Path, image: str) -> None:
         assert credentials_for(image, file) == {}
 
-    @pytest.mark.parametrize("text", ["", "[]", "canary", '{"auths": {"registry.example": {"auth": "canary!"}}}', "[" * 10**4])
+    @pytest.mark.parametrize(
+        "text", ["", "[]", "canary", '{"auths": {"registry.example": {"auth": "canary!"}}}', "[" * 10**4]
+    )
     def test_a_bad_file_is_told_without_its_content(self, file: Path, text: str) -> None:
         file.write_text(text)
         with pytest.raises(ValueError, match=r"config\.json") as caught:

@@ -265,6 +265,21 @@ class FakeRuntime:
                     engine.pulls[effect.image] = now + engine.pull_takes
             case CreateInstance():
                 self._create(effect)
+            case SweepOrphan():
+                for orphans in engine.orphans.values():
+                    orphans.discard(effect.name)
+            case _:
+                self._do_to_instance(effect, now)
+        environment = effect.environment if isinstance(effect, CreateInstance | EnsureNetwork) else ""
+        name = getattr(effect, "name", "")
+        engine.tell(environment or _environment(name), f"{type(effect).__name__} {name}")
+
+    def _do_to_instance(
+        self,
+        effect: StartInstance | AttachTraffic | DetachTraffic | TerminateInstance | KillInstance | RemoveInstance,
+        now: datetime,
+    ) -> None:
+        match effect:
             case StartInstance():
                 self._start(self._must(effect.name), now)
             case AttachTraffic():
@@ -281,15 +296,9 @@ class FakeRuntime:
             case RemoveInstance():
                 found = self._find(effect.name)
                 if found is not None:
-                    del engine.containers[found.called]
-            case SweepOrphan():
-                for orphans in engine.orphans.values():
-                    orphans.discard(effect.name)
+                    del self.engine.containers[found.called]
             case _:
                 assert_never(effect)
-        environment = effect.environment if isinstance(effect, CreateInstance | EnsureNetwork) else ""
-        name = getattr(effect, "name", "")
-        engine.tell(environment or _environment(name), f"{type(effect).__name__} {name}")
 
     def _create(self, effect: CreateInstance) -> None:
         engine = self.engine

@@ -76,10 +76,10 @@ environments:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def push(self, message: str = "change") -> str:
+    def push(self, message: str = "change", remote: str = "origin", branch: str = "main") -> str:
         self.git("add", "-A")
         self.git("commit", "-q", "-m", message)
-        self.git("push", "-q", "origin", "main")
+        self.git("push", "-q", remote, branch)
         return self.git("rev-parse", "HEAD")
 
     def run(self, *arguments: str, failpoint: str = "", timeout: int = 60) -> subprocess.CompletedProcess[str]:

@@ -38,6 +38,16 @@ class Nothing:
         raise AssertionError("no secret was expected")
 
 
+class Vault:
+    """Two secrets."""
+
+    def versions(self, environment: str, names: Any) -> Mapping[str, str]:
+        return {"password": "1", "key": "1"}
+
+    def reveal(self, environment: str, name: str) -> bytes:
+        return {"password": b"hunter2\n", "key": b"-----BEGIN-----\n"}[name]
+
+
 class Hands(Protocol):
     """What a person does on the engine, past Reconciler."""
 
@@ -76,7 +86,9 @@ class House:
         version = version_of(spec, {use.secret: "1" for use in spec.secrets})
         self.checks[version] = spec.health
         where = environment or self.environment
-        return CreateInstance(names.instance(where, spec.name, version, ordinal), where, spec, version, "f" * 40, ordinal)
+        return CreateInstance(
+            names.instance(where, spec.name, version, ordinal), where, spec, version, "f" * 40, ordinal
+        )
 
     def observe(self, *images: str) -> LiveState:
         return self.runtime.observe(self.environment, self.checks, images)

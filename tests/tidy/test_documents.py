@@ -83,10 +83,10 @@ def _command_line() -> Any:
 def _unknown(words: list[str], command: Any) -> str:
     """The first word or option that the command line does not know; empty when all is known."""
     for word in (raw.strip("[](),").split("=")[0] for raw in words):
-        if hasattr(command, "commands") and re.fullmatch(r"[a-z][a-z-]*", word):
-            if word not in command.commands:
+        if hasattr(command, "get_command") and re.fullmatch(r"[a-z][a-z-]*", word):
+            command = command.get_command(None, word)
+            if command is None:
                 return word
-            command = command.commands[word]
         elif re.fullmatch(r"--[a-z][a-z-]*", word):
             known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
             if word not in known | {"--help"}:
@@ -94,6 +94,21 @@ def _unknown(words: list[str], command: Any) -> str:
         elif word in {"|", "&&", "#", ">", ";"}:
             break
     return ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "unknown"),
+    [
+        ("plan --json", ""),
+        ("audit verify", ""),
+        ("nowhere", "nowhere"),
+        ("audit nowhere", "nowhere"),
+        ("plan --no-such-option=1", "--no-such-option"),
+        ("status | less", ""),
+    ],
+)
+def test_the_reading_of_commands_itself(typed: str, unknown: str) -> None:
+    assert _unknown(typed.split(), _command_line()) == unknown
 
 
 @every_document

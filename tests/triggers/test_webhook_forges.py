@@ -179,7 +179,21 @@ def test_brackets_in_texts_are_not_depth():
 @given(
     payload=st.dictionaries(
         st.sampled_from(
-            "ref after repository project event_name object_kind changes push resource eventType id links new".split()
+            [
+                "ref",
+                "after",
+                "repository",
+                "project",
+                "event_name",
+                "object_kind",
+                "changes",
+                "push",
+                "resource",
+                "eventType",
+                "id",
+                "links",
+                "new",
+            ]
         ),
         st.recursive(
             st.none()
@@ -189,7 +203,21 @@ def test_brackets_in_texts_are_not_depth():
             lambda inner: (
                 st.lists(inner, max_size=3)
                 | st.dictionaries(
-                    st.sampled_from("changes ref id refUpdates repository new old name links clone type".split()),
+                    st.sampled_from(
+                        [
+                            "changes",
+                            "ref",
+                            "id",
+                            "refUpdates",
+                            "repository",
+                            "new",
+                            "old",
+                            "name",
+                            "links",
+                            "clone",
+                            "type",
+                        ]
+                    ),
                     inner,
                     max_size=3,
                 )

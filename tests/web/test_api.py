@@ -228,9 +228,9 @@ def test_head_asks_for_everything_but_the_body(house):
 
 
 def test_an_address_that_is_taken_is_said_with_a_remedy(house):
-    with pytest.raises(Stalled, match="http.port"):
+    with pytest.raises(Stalled, match=r"http\.port"):
         Server(lambda *_: None, "127.0.0.1", house.port).start()
-    with pytest.raises(Stalled, match="http.host"):
+    with pytest.raises(Stalled, match=r"http\.host"):
         Server(lambda *_: None, "no.such.host.invalid", 0).start()
 
 

@@ -3,7 +3,8 @@
  *
  *   hello                            serve
  *   hello check                      exit 0 if the server in this container answers /healthz with 200
- *   hello get HOST PORT PATH COUNT   COUNT requests, the name resolved for each; a line per failure, then a summary
+ *   hello get HOST PORT PATH COUNT   COUNT requests, the name resolved for each; a line per failure, then a summary.
+ *                                    COUNT 0: until SIGTERM, with a summary by version five times a second
  *
  * PORT (8080), VERSION, START_DELAY_MS, UNHEALTHY=1, UNHEALTHY_AFTER_MS, EXIT_AFTER_MS + EXIT_CODE, IGNORE_TERM=1,
  * ALLOCATE_MB, LOG_LINES. On SIGTERM it stops accepting, finishes the requests in flight and exits 0.
@@ -122,6 +123,7 @@ static int run(void) {
     if (life >= 0) pthread_create(&thread, &detached, leave, (void *)life);
     for (long left = setting("START_DELAY_MS", 0); left > 0 && !atomic_load(&stopping); left -= 20) sleep_ms(20);
     if (atomic_load(&stopping)) return 0;
+    if (!healthy()) printf("hello %s will not become healthy: UNHEALTHY is set\n", version);
     int port = (int)setting("PORT", 8080), listener = listen_on(port);
     struct timeval tick = {0, 50000};
     setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick); /* so that SIGTERM is seen without a race */
@@ -202,18 +204,43 @@ static int get(const char *host, int port, const char *path, char *body, size_t 
     return status;
 }
 
+struct tally { char version[32]; long count; };
+
+/* One line of totals. The versions follow in the order in which they were first met. */
+static void summarise(long count, long good, long bad, const struct tally *met) {
+    printf("%ld requests, %ld answered, %ld failed", count, good, bad);
+    for (int i = 0; i < 16 && met[i].count; i++) printf("%s %s %ld", i ? "," : ":", met[i].version, met[i].count);
+    printf("\n");
+}
+
+static void tell(struct tally *met, const char *body) {
+    char name[32] = "";
+    if (sscanf(body, "hello %31s", name) != 1) return;
+    for (int i = 0; i < 16; i++) {
+        if (met[i].count && strcmp(met[i].version, name)) continue;
+        strcpy(met[i].version, name);
+        met[i].count++;
+        return;
+    }
+}
+
 static int ask(const char *host, int port, const char *path, long count) {
-    long good = 0, bad = 0;
+    long good = 0, bad = 0, i, told = 0;
     char body[256] = "", seen[256] = "";
-    for (long i = 0; i < count; i++) {
+    struct tally met[16] = {0}, none[16] = {0};
+    struct sigaction term = {.sa_handler = on_term};
+    sigaction(SIGTERM, &term, NULL);
+    for (i = 0; (count == 0 || i < count) && !atomic_load(&stopping); i++) {
         const char *why = "";
         int status = get(host, port, path, body, sizeof body, &why);
         if (status >= 200 && status < 400) good++;
         else { bad++; printf("request %ld failed: %d %s\n", i + 1, status, why); }
-        if (status == 200 && strcmp(body, seen)) { printf("%s\n", body); strcpy(seen, body); }
+        if (status == 200) tell(met, body);
+        if (count && status == 200 && strcmp(body, seen)) { printf("%s\n", body); strcpy(seen, body); }
+        if (!count && now_ms() - told >= 200) { summarise(i + 1, good, bad, met); told = now_ms(); }
         sleep_ms(5);
     }
-    printf("%ld requests, %ld answered, %ld failed\n", count, good, bad);
+    summarise(i, good, bad, count ? none : met);
     return bad ? 1 : 0;
 }
 

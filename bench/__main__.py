@@ -1,0 +1,47 @@
+"""`python -m bench [NAME…] [--json]`: prints each figure with its value, goal, whether it holds, and the method."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figure import Figure
+
+NAMES = ("replace", "latency", "idle", "memory", "journal")
+
+
+def main() -> int:
+    """Run the named benchmarks, or all; the exit code is 0 also when a goal is missed, for a machine may be slow."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--json", action="store_true", help="one JSON array instead of a table")
+    asked = parser.parse_args()
+    figures: list[Figure] = []
+    for name in asked.names or NAMES:
+        print(f"bench: {name} …", file=sys.stderr, flush=True)
+        figures.extend(importlib.import_module(f"bench.{name}").run())
+    if asked.json:
+        print(json.dumps([asdict(figure) for figure in figures], indent=2))
+    else:
+        Console().print(_table(figures))
+    return 0
+
+
+def _table(figures: list[Figure]) -> Table:
+    table = Table("figure", "value", "unit", "goal", "holds", "how it was measured", show_lines=True)
+    for column in table.columns[:5]:
+        column.no_wrap = True
+    for figure in figures:
+        holds = {True: "yes", False: "NO", None: "-"}[figure.holds]
+        table.add_row(figure.name, f"{figure.value:,.3g}", figure.unit, figure.goal, holds, figure.method)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

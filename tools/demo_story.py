@@ -1,0 +1,243 @@
+"""The story of the demo: what people do, what Reconciler answers, and what has to be seen for each.
+
+Each chapter returns what was expected and what was seen. Nothing is judged by the clock: times are told, not tested.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.text import Text
+
+from reconciler.core import names
+from reconciler.core.record import Record, What
+from tools.demo_fleet import Fleet
+from tools.demo_screen import Screen, run_on_terminal
+from tools.demo_stage import ROOT, Stage
+from tools.demo_watch import Watch, effects, kinds
+
+SERVICES = ("api", "visitor", "web", "worker")
+REPLICAS = 3
+VERIFIER = Path("tools") / "verify_journal.py"
+SHOWN = ("what", "service", "author", "committer", "revision", "trigger", "reason", "durationSeconds", "details.said")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the summary."""
+
+    what: str
+    expected: str
+    seen: str
+    holds: bool
+
+
+@dataclass
+class Story:
+    """The parts of the demo, and what was seen so far."""
+
+    stage: Stage
+    screen: Screen
+    fleet: Fleet
+    watch: Watch
+    checks: list[Check] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+
+    def command(self, *arguments: str, only: Sequence[str] = ()) -> tuple[int, str]:
+        """Run `reconciler …` and show what it prints; with `only`, the lines that begin so. Exit code and output."""
+        grep = f" | grep -E '{'|'.join(only)}'" if only else ""
+        self.screen.command(f"reconciler {' '.join(arguments)}{grep}")
+        command = [sys.executable, "-m", "reconciler", *arguments]
+        with self.screen.waiting("reading"):
+            code, printed = run_on_terminal(command, self.stage.environment(), self.stage.directory)
+        lines = printed.split()
+        if only:
+            lines = type(lines)(line for line in lines if line.plain.split(" ")[0] in only)
+        self.screen.output(Text("\n").join(lines))
+        return code, printed.plain
+
+    def docker(self, *arguments: str) -> None:
+        """Run `docker …`, as somebody with a hand on the engine."""
+        self.screen.command(f"docker {' '.join(arguments)}", "somebody")
+        self.watch.act()
+        done = subprocess.run(
+            ["docker", *arguments],
+            env=self.stage.environment(),
+            cwd=self.stage.directory,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"docker {' '.join(arguments)} failed: {done.stderr.strip()}")
+
+    def check(self, what: str, expected: str, seen: str, *, holds: bool) -> None:
+        """Remember what was seen."""
+        self.checks.append(Check(what, expected, seen, holds))
+
+
+def begins(story: Story) -> None:
+    """The first revision: everything is made."""
+    story.watch.act()
+    quiet = frozenset({What.ROLLOUT_STARTED})
+    found = story.watch.until(
+        "all services", lambda r: {x.entry.service for x in kinds(r, What.PROMOTED)} >= set(SERVICES), quiet=quiet
+    )
+    story.screen.say("The visitor, a service like any other, asks http://web:8080/ by name, without pause, and counts.")
+    _let_visitor_count(story)
+    story.command("status")
+    containers = len(effects(found, "StartInstance"))
+    story.check("first revision", "4 services run", f"4 run, in {containers} containers", holds=containers == 7)
+
+
+def release(story: Story) -> str:
+    """A pull request is merged; the SHA of the merge."""
+    story.fleet.propose("web-1.1", "web", "1.1")
+    code, _ = story.command("plan", "--ref", "web-1.1")
+    story.check("plan of the pull request", "changes, exit code 2", f"exit code {code}", holds=code == 2)
+    story.watch.act()
+    sha = story.fleet.merge("web-1.1", 1)
+    found = story.watch.until("web 1.1", lambda r: _replaced(r, "web"))
+    _let_visitor_count(story)
+    promoted = kinds(found, What.PROMOTED, "web")[0]
+    story.command("audit", "show", str(promoted.index), only=SHOWN)
+    removed, fewest = len(effects(found, "RemoveInstance", "web")), _fewest_serving(found)
+    seconds = (promoted.entry.at - story.watch.acted).total_seconds()
+    good = removed == REPLICAS and fewest >= REPLICAS and promoted.entry.revision == sha
+    seen = f"promoted after {seconds:.1f} s, {removed} replaced, at least {fewest} served"
+    story.check("merge: web 1.0 -> 1.1", "3 replaced, 3 always serve", seen, holds=good)
+    return sha
+
+
+def broken(story: Story) -> str:
+    """A release that never becomes healthy; the SHA of its merge."""
+    story.fleet.propose("web-1.2", "web", "1.2")
+    story.watch.act()
+    sha = story.fleet.merge("web-1.2", 2)
+    found = story.watch.until("the rollback of web 1.2", lambda r: bool(kinds(r, What.ROLLED_BACK, "web")))
+    failed = kinds(found, What.ROLLOUT_FAILED, "web")[0]
+    story.command("audit", "show", str(failed.index), only=(*SHOWN, "details.log"))
+    story.command("status")
+    lost = sum(story.watch.tag(r.entry.from_version) == "?" for r in found)
+    exposed = len(effects(found, "AttachTraffic", "web"))
+    seconds = (kinds(found, What.ROLLED_BACK, "web")[0].entry.at - story.watch.acted).total_seconds()
+    good = exposed == 0 and lost == 0 and bool(failed.entry.details.get("log"))
+    seen = f"{failed.entry.reason}, back after {seconds:.1f} s, {exposed} got traffic"
+    story.check("broken release: web 1.2", "rolled back, quarantined", seen, holds=good)
+    return sha
+
+
+def reverts(story: Story, broken_merge: str, good_merge: str) -> None:
+    """Two reverts: one that has nothing to replace, one that is an ordinary release the short way."""
+    story.watch.act()
+    sha = story.fleet.revert(broken_merge)
+    found = story.watch.until("the revert", lambda r: bool(kinds(r, What.QUARANTINE_LIFTED, "web")))
+    code, _ = story.command("plan")
+    made = len(effects(found, "CreateInstance"))
+    good = code == 0 and made == 0 and _admitted(found, sha)
+    story.check("revert of web 1.2", "in sync, 0 containers made", f"exit code {code}, {made} made", holds=good)
+    story.screen.say("Back in sync: what runs is what Git says again. And further back, to 1.0:")
+    story.watch.act()
+    sha = story.fleet.revert(good_merge)
+    found = story.watch.until("web 1.0", lambda r: _replaced(r, "web"))
+    pulled = len(effects(found, "PullImage"))
+    seconds = (kinds(found, What.PROMOTED, "web")[0].entry.at - story.watch.acted).total_seconds()
+    good = pulled == 0 and _admitted(found, sha) and _fewest_serving(found) >= REPLICAS
+    story.check("revert of web 1.1", "1.0 again, 0 pulled", f"1.0 after {seconds:.1f} s, {pulled} pulled", holds=good)
+
+
+def drifts(story: Story) -> None:
+    """Three changes that did not come from Git."""
+    (story.stage.directory / "note.txt").write_text("by hand\n")
+    _drift(story, "container removed", "DriftMissing", "api", "rm", "--force", _running(story, "api"))
+    _drift(
+        story,
+        "file copied into one",
+        "DriftFilesystem",
+        "worker",
+        "cp",
+        "note.txt",
+        f"{_running(story, 'worker')}:/note.txt",
+    )
+    _drift(story, "limits changed", "DriftChanged", "web", "update", "--cpus", "2", _running(story, "web"))
+
+
+def _drift(story: Story, what: str, reason: str, service: str, *arguments: str) -> None:
+    story.docker(*arguments)
+    found = story.watch.until("the repair", lambda r: bool(kinds(r, What.DRIFT_REPAIRED, service)))
+    drift, repaired = kinds(found, What.DRIFT_FOUND, service), kinds(found, What.DRIFT_REPAIRED, service)
+    times = [(record.entry.at - story.watch.acted).total_seconds() for record in (drift[0], repaired[0])]
+    seen = f"{drift[0].entry.reason}: found after {times[0]:.2f} s, repaired after {times[1]:.1f} s"
+    story.check(f"by hand: {what}", f"{reason}, repaired", seen, holds=drift[0].entry.reason == reason)
+
+
+def audit(story: Story) -> None:
+    """The journal: its tail, and two verifications that share no code."""
+    story.command("audit", "list", "--limit", "12")
+    code, said = story.command("audit", "verify", "--json")
+    found = json.loads(said) if code == 0 else {}
+    story.check(
+        "journal, by reconciler", "verified", f"{found.get('records', 0)} records, exit code {code}", holds=code == 0
+    )
+    story.screen.command(f"python3 {VERIFIER} journal.db", "an auditor: standard library only")
+    verifier = [sys.executable, "-I", str(ROOT / VERIFIER), str(story.stage.journal)]
+    done = subprocess.run(verifier, check=False, capture_output=True, text=True)
+    story.screen.output(Text(done.stdout.rstrip()))
+    agree = str(found.get("head", "-")).rpartition(":")[2] in done.stdout
+    seen = f"{done.stdout.split()[-1] if done.stdout else 'nothing'}, {'the same' if agree else 'another'} head"
+    story.check("journal, by the auditor", "verified, same head", seen, holds=done.returncode == 0 and agree)
+
+
+def visits(story: Story) -> None:
+    """What the visitor counted from the beginning to the end."""
+    _let_visitor_count(story)
+    counts = story.watch.counts()
+    by_version = ", ".join(f"{count:,} by {version}" for version, count in sorted(counts.by_version.items()))
+    good = counts.failed == 0 and counts.by_version.keys() == {"1.0", "1.1"}
+    story.check("requests all the while", "0 failed, none by 1.2", f"{counts.failed} failed: {by_version}", holds=good)
+
+
+def _let_visitor_count(story: Story) -> None:
+    """Wait until the visitor has spoken again."""
+    before, end = story.watch.counts(), time.monotonic() + 10
+    while story.watch.counts() == before and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _running(story: Story, service: str) -> str:
+    """The name of a running container of a service."""
+    labels = [f"{names.LABEL_OWNER}={story.stage.owner}", f"{names.LABEL_SERVICE}={service}"]
+    client = story.stage.client()
+    try:
+        found = client.containers(filters={"label": labels})
+    finally:
+        client.close()
+    return str(min(str(container["Names"][0]).lstrip("/") for container in found))
+
+
+def _replaced(records: Sequence[Record], service: str) -> bool:
+    """A new version is promoted and all containers of the old one are gone."""
+    removed = len(effects(records, "RemoveInstance", service))
+    return bool(kinds(records, What.PROMOTED, service)) and removed >= REPLICAS
+
+
+def _admitted(records: Sequence[Record], sha: str) -> bool:
+    return any(record.entry.revision == sha for record in kinds(records, What.REVISION_ADMITTED))
+
+
+def _fewest_serving(records: Sequence[Record]) -> int:
+    """The smallest number of web's instances that took traffic at any time, counted from the effects on traffic."""
+    serving = fewest = REPLICAS
+    for record in records:
+        effect, what = record.entry.details.get("effect"), record.entry.what
+        if record.entry.service == "web":
+            serving += effect == "AttachTraffic" and what is What.DONE
+            serving -= effect == "DetachTraffic" and what is What.INTENT
+            fewest = min(fewest, serving)
+    return fewest
