@@ -152,9 +152,9 @@ def _free_subnet() -> str:
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         number = int(line.split()[1], 16).to_bytes(4, "little")
         taken.add((number[0], number[1], number[2] // 64))
-    for number in range(256):
+    for step in range(256):
         # Two engines that start at the same time see the same routes: each begins to look elsewhere.
-        second, quarter = divmod((number + os.getpid()) % 256, 4)
+        second, quarter = divmod((step + os.getpid()) % 256, 4)
         if (10, 192 + second, quarter) not in taken:
             return f"10.{192 + second}.{quarter * 64}.0/18"
     raise SystemExit("no free private subnet was found for the engine. Remove unused networks")
