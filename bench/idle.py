@@ -78,6 +78,7 @@ def _template(client: docker.APIClient, house: FleetHouse, image: str) -> dict[s
             "inspected": client.inspect_container(listed["Id"]),
             "images": client.images(),
             "networks": client.networks(filters=label),
+            "info": client.info(),
         }
 
 

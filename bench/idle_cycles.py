@@ -46,6 +46,9 @@ def main() -> None:
     journal = journal_access.open_journal(found, SystemClock(), act=True)
     house = wiring.build_house(found, journal, Redactor())
     house = replace(house, runtimes={name: Healthy(inner) for name, inner in house.runtimes.items()})  # type: ignore[misc]
+    for runtime in house.runtimes.values():
+        # As in the daemon: with the engine's events only what changed is inspected anew.
+        runtime.watch(lambda environment, detail: None)
     reconciler = Reconciler(house)
     cycle = None
     for _ in range(4):

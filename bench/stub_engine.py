@@ -22,6 +22,7 @@ Answers = Mapping[str, Any]
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
+    request_queue_size = 256
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -80,6 +81,7 @@ def answers(template: Answers, services: int) -> dict[str, bytes]:
         f"/networks/{names.network('bench')}": json.dumps(template["networks"][0]).encode(),
         "/volumes": b'{"Volumes": []}',
         "/version": json.dumps({"ApiVersion": "1.41", "MinAPIVersion": "1.12"}).encode(),
+        "/info": json.dumps(template["info"]).encode(),
         "/_ping": b"OK",
     }
 

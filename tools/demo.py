@@ -173,7 +173,7 @@ class _Steps:
 
     def done(self, what: str) -> None:
         now = time.monotonic()
-        self._screen.event(now - self._began, "✓", Text(what))
+        self._screen.event(now - self._began, Text("✓ ", "green") + Text(what))
         self._began = now
 
 

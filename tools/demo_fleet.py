@@ -140,4 +140,4 @@ class Fleet:
 
 
 def _address(name: str) -> str:
-    return f"{name.split()[0].lower()}@example.org"
+    return f"{name.split(maxsplit=1)[0].lower()}@example.org"

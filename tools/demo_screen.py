@@ -16,7 +16,7 @@ import termios
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.status import Status
 from rich.table import Table
@@ -28,7 +28,7 @@ ROWS = 60
 
 
 class Screen:
-    """One console, at most 100 columns wide. `footer` is shown at the bottom of a terminal while something is awaited."""
+    """One console, at most 100 columns wide. On a terminal its last line says what is awaited."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, markup=False, emoji=False)
@@ -40,7 +40,7 @@ class Screen:
         self.console.print()
         self.console.print(Text(f" {number} ", "bold white on blue") + Text(f" {title}", "bold"))
         for sentence in sentences:
-            self.console.print(Padding(Text(sentence, "italic"), (0, 0, 0, INDENT)))
+            self.say(sentence, "italic")
 
     def command(self, line: str, who: str = "") -> None:
         """A command as a person types it; `who` is said behind it."""
@@ -53,24 +53,30 @@ class Screen:
     def say(self, text: str | Text, style: str = "") -> None:
         """A sentence."""
         told = Text(text, style) if isinstance(text, str) else text
-        self.console.print(Padding(told, (0, 0, 0, INDENT)))
+        self._indented(told, INDENT)
 
-    def event(self, seconds: float, service: str, what: Text, aside: str = "") -> None:
-        """Something that happened `seconds` after the person's act; `aside` stands at the right edge."""
-        line = Text(f"{seconds:+8.2f} s  ", "cyan") + Text(f"{service:<8} ", "bold") + what
-        if aside:
-            line.truncate(max(self.console.width - len(aside) - 1, 20), overflow="ellipsis")
-            line.append(" " * (self.console.width - line.cell_len - len(aside)) + aside, "dim")
+    def event(self, seconds: float, what: Text, aside: str = "") -> None:
+        """Something that happened `seconds` after the person's act; `aside` stands at the right edge if there is room."""
+        line = Text(f"{seconds:+8.2f} s  ", "cyan") + what
+        room = self.console.width - line.cell_len - len(aside)
+        if aside and room > 1:
+            line.append(" " * room + aside, "dim")
         self.console.print(line, overflow="ellipsis", no_wrap=True)
 
-    def output(self, text: Text) -> None:
-        """What a command printed, indented; lines that are too long are cut."""
+    def output(self, text: Text, *, cut: bool = False) -> None:
+        """What a command printed, indented; lines that are too long are folded, or `cut`."""
         for line in text.split():
-            self.console.print(Padding(line, (0, 0, 0, INDENT)), overflow="ellipsis", no_wrap=True, crop=True)
+            line.rstrip()
+            if cut:
+                line.truncate(self.console.width - INDENT)
+            self.say(line)
 
     def table(self, table: Table) -> None:
         """A table."""
-        self.console.print(Padding(table, (0, 0, 0, INDENT - 2)))
+        self._indented(table, INDENT - 2)
+
+    def _indented(self, what: RenderableType, by: int) -> None:
+        self.console.print(Padding(what, (0, 0, 0, by), expand=False))
 
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:

@@ -5,7 +5,6 @@ Each chapter returns what was expected and what was seen. Nothing is judged by t
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -18,14 +17,13 @@ from rich.text import Text
 from reconciler.core import names
 from reconciler.core.record import Record, What
 from tools.demo_fleet import Fleet
-from tools.demo_screen import Screen, run_on_terminal
+from tools.demo_screen import INDENT, Screen, run_on_terminal
 from tools.demo_stage import ROOT, Stage
 from tools.demo_watch import Watch, effects, kinds
 
 SERVICES = ("api", "visitor", "web", "worker")
 REPLICAS = 3
 VERIFIER = Path("tools") / "verify_journal.py"
-SHOWN = ("what", "service", "author", "committer", "revision", "trigger", "reason", "durationSeconds", "details.said")
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,21 @@ class Story:
     checks: list[Check] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
 
-    def command(self, *arguments: str, only: Sequence[str] = ()) -> tuple[int, str]:
-        """Run `reconciler …` and show what it prints; with `only`, the lines that begin so. Exit code and output."""
-        grep = f" | grep -E '{'|'.join(only)}'" if only else ""
-        self.screen.command(f"reconciler {' '.join(arguments)}{grep}")
+    def command(self, *arguments: str, only: Sequence[str] = (), cut: bool = False) -> tuple[int, str]:
+        """Run `reconciler …` and show what it prints; the exit code and the output.
+
+        With `only`, the lines that begin so are shown; with `cut`, the beginning of each line.
+        """
+        grep = f" | grep -E '^({'|'.join(only)})'" if only else ""
+        columns = self.screen.console.width - INDENT
+        self.screen.command(f"reconciler {' '.join(arguments)}{grep}" + (f" | cut -c -{columns}" if cut else ""))
         command = [sys.executable, "-m", "reconciler", *arguments]
         with self.screen.waiting("reading"):
-            code, printed = run_on_terminal(command, self.stage.environment(), self.stage.directory)
-        lines = printed.split()
-        if only:
-            lines = type(lines)(line for line in lines if line.plain.split(" ")[0] in only)
-        self.screen.output(Text("\n").join(lines))
+            code, printed = run_on_terminal(
+                command, self.stage.environment(), self.stage.directory, columns=1_000 if cut else columns
+            )
+        shown = [line for line in printed.split() if not only or line.plain.startswith(tuple(only))]
+        self.screen.output(Text("\n").join(shown), cut=cut)
         return code, printed.plain
 
     def docker(self, *arguments: str) -> None:
@@ -89,9 +91,12 @@ def begins(story: Story) -> None:
     found = story.watch.until(
         "all services", lambda r: {x.entry.service for x in kinds(r, What.PROMOTED)} >= set(SERVICES), quiet=quiet
     )
-    story.screen.say("The visitor, a service like any other, asks http://web:8080/ by name, without pause, and counts.")
-    _let_visitor_count(story)
     story.command("status")
+    story.screen.say(
+        "The visitor is a service, too: it asks http://web:8080/ without pause, inside the private network."
+    )
+    _let_visitor_count(story)
+    story.watch.begin_to_count()
     containers = len(effects(found, "StartInstance"))
     story.check("first revision", "4 services run", f"4 run, in {containers} containers", holds=containers == 7)
 
@@ -106,7 +111,7 @@ def release(story: Story) -> str:
     found = story.watch.until("web 1.1", lambda r: _replaced(r, "web"))
     _let_visitor_count(story)
     promoted = kinds(found, What.PROMOTED, "web")[0]
-    story.command("audit", "show", str(promoted.index), only=SHOWN)
+    story.command("audit", "show", str(promoted.index), only=("what", "revision", "author", "committer"))
     removed, fewest = len(effects(found, "RemoveInstance", "web")), _fewest_serving(found)
     seconds = (promoted.entry.at - story.watch.acted).total_seconds()
     good = removed == REPLICAS and fewest >= REPLICAS and promoted.entry.revision == sha
@@ -122,8 +127,9 @@ def broken(story: Story) -> str:
     sha = story.fleet.merge("web-1.2", 2)
     found = story.watch.until("the rollback of web 1.2", lambda r: bool(kinds(r, What.ROLLED_BACK, "web")))
     failed = kinds(found, What.ROLLOUT_FAILED, "web")[0]
-    story.command("audit", "show", str(failed.index), only=(*SHOWN, "details.log"))
-    story.command("status")
+    story.command("audit", "show", str(failed.index), only=("what", "reason", "details.said", "details.log"))
+    story.screen.say("Git still asks for 1.2. It is not tried again until Git says something else:")
+    story.command("plan")
     lost = sum(story.watch.tag(r.entry.from_version) == "?" for r in found)
     exposed = len(effects(found, "AttachTraffic", "web"))
     seconds = (kinds(found, What.ROLLED_BACK, "web")[0].entry.at - story.watch.acted).total_seconds()
@@ -179,17 +185,15 @@ def _drift(story: Story, what: str, reason: str, service: str, *arguments: str) 
 
 def audit(story: Story) -> None:
     """The journal: its tail, and two verifications that share no code."""
-    story.command("audit", "list", "--limit", "12")
-    code, said = story.command("audit", "verify", "--json")
-    found = json.loads(said) if code == 0 else {}
-    story.check(
-        "journal, by reconciler", "verified", f"{found.get('records', 0)} records, exit code {code}", holds=code == 0
-    )
+    story.command("audit", "list", "--limit", "10", cut=True)
+    code, said = story.command("audit", "verify")
+    head = said.rpartition(" ")[2]
+    story.check("journal, by reconciler", "verified", f"{said.partition(',')[0]}, exit code {code}", holds=code == 0)
     story.screen.command(f"python3 {VERIFIER} journal.db", "an auditor: standard library only")
     verifier = [sys.executable, "-I", str(ROOT / VERIFIER), str(story.stage.journal)]
     done = subprocess.run(verifier, check=False, capture_output=True, text=True)
     story.screen.output(Text(done.stdout.rstrip()))
-    agree = str(found.get("head", "-")).rpartition(":")[2] in done.stdout
+    agree = head.rpartition(":")[2] in done.stdout
     seen = f"{done.stdout.split()[-1] if done.stdout else 'nothing'}, {'the same' if agree else 'another'} head"
     story.check("journal, by the auditor", "verified, same head", seen, holds=done.returncode == 0 and agree)
 

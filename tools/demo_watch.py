@@ -27,12 +27,28 @@ DEADLINE = 60.0
 OPEN_SECONDS = 15.0
 TOTALS = re.compile(r"(\d+) requests, (\d+) answered, (\d+) failed(?:: (.*))?$")
 EFFECTS = {
-    "EnsureNetwork": ("private network made", ""),
-    "PullImage": ("image {version} pulled by its digest", ""),
-    "StartInstance": ("+ {instance} started", ""),
-    "AttachTraffic": ("● {instance} is healthy and takes traffic", "green"),
-    "DetachTraffic": ("○ {instance} gets no new requests, and drains", "yellow"),
-    "RemoveInstance": ("- {instance} removed", "red"),
+    "EnsureNetwork": ("a private network", ""),
+    "PullImage": ("image {version} pulled", ""),
+    "StartInstance": ("+ {instance} starts", ""),
+    "AttachTraffic": ("● {instance} is healthy, takes requests", "green"),
+    "DetachTraffic": ("○ {instance} takes no new requests", "yellow"),
+    "RemoveInstance": ("- {instance} is gone", "red"),
+}
+
+
+WORDS = {
+    What.REVISION_ADMITTED: ("revision {revision} admitted", "blue"),
+    What.ROLLOUT_STARTED: ("{service} {before} -> {after} begins", "bold"),
+    What.PROMOTED: ("{service} {after} is promoted{took}", "bold green"),
+    What.ROLLOUT_FAILED: ("{service} {after} fails{took}: {reason}. It is quarantined", "bold red"),
+    What.ROLLED_BACK: ("{service} is back at {after}", "bold green"),
+    What.QUARANTINE_LIFTED: ("the quarantine of {service} is lifted", "bold green"),
+    What.DRIFT_FOUND: ("{instance}: {differences}", "bold red"),
+    What.DRIFT_REPAIRED: ("the drift of {service} is repaired", "bold green"),
+    What.FAILED: ("failed: {reason}: {said}", "red"),
+    What.STALLED: ("{service} is stalled: {reason}: {said}", "bold red"),
+    What.REVISION_REJECTED: ("revision {revision} rejected: {reason}", "bold red"),
+    What.INSTANCE_LOST: ("{instance} is lost: {said}", "red"),
 }
 
 
@@ -49,8 +65,14 @@ class Counts:
     by_version: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        versions = " · ".join(f"{version}: {count:,}" for version, count in sorted(self.by_version.items()))
-        return f"answers {versions} · failed {self.failed}" if versions else ""
+        versions = "   ".join(f"{count:,} by {version}" for version, count in sorted(self.by_version.items()))
+        return f"answers: {versions}   failed: {self.failed}" if versions else ""
+
+    def __sub__(self, before: Counts) -> Counts:
+        """What was counted since `before`."""
+        earlier = before.by_version
+        by_version = {version: count - earlier.get(version, 0) for version, count in self.by_version.items()}
+        return Counts(self.requests - before.requests, self.failed - before.failed, by_version)
 
 
 class Watch:
@@ -62,8 +84,9 @@ class Watch:
         self._journal = self._open()
         self._index = 0
         self._tags: dict[str, str] = {}
-        self._counts = Counts()
+        self._counts = self._before = Counts()
         self._counted = 0.0
+        self._counting = False
         self._visitor = ""
         self._engine = stage.client()
         self.acted = datetime.now(UTC)
@@ -121,37 +144,34 @@ class Watch:
         told = None if entry.what in quiet else self._words(entry)
         if told is not None:
             seconds = (entry.at - self.acted).total_seconds()
-            self._screen.event(seconds, entry.service, told, str(self.counts()))
+            self._screen.event(seconds, told, str(self.counts()) if self._counting else "")
 
     def _words(self, entry: Entry) -> Text | None:
         """A record in words; None for those that the story leaves out."""
-        before, after = self.tag(entry.from_version), self.tag(entry.to_version)
-        took = f" after {entry.duration.total_seconds():.1f} s" if entry.duration else ""
-        name = self.instance(str(entry.details.get("name", "")))
-        match entry.what:
-            case What.DONE if entry.details.get("effect") in EFFECTS:
-                words, style = EFFECTS[str(entry.details["effect"])]
-                version = self._stage.version_of(str(entry.details.get("name", "")))
-                return Text(words.format(instance=name, version=version), style)
-            case What.REVISION_ADMITTED:
-                return Text(f"revision {entry.revision[:7]} admitted (seen by a {entry.trigger} event)", "blue")
-            case What.ROLLOUT_STARTED:
-                return Text(f"rollout begins: {before} -> {after}", "bold")
-            case What.PROMOTED:
-                return Text(f"{after} is promoted{took}", "bold green")
-            case What.ROLLOUT_FAILED:
-                return Text(f"{after} fails{took}: {entry.reason}; it is quarantined", "bold red")
-            case What.ROLLED_BACK:
-                return Text(f"rolled back to {after}", "bold green")
-            case What.QUARANTINE_LIFTED:
-                return Text("the quarantine is lifted", "bold")
-            case What.DRIFT_FOUND:
-                return Text(f"drift: {name}: {entry.details.get('differences', '')}", "bold red")
-            case What.DRIFT_REPAIRED:
-                return Text("drift repaired", "bold green")
-            case What.FAILED | What.STALLED | What.REVISION_REJECTED | What.INSTANCE_LOST:
-                return Text(f"{entry.what}: {entry.reason} {entry.details.get('said', '')}", "bold red")
-        return None
+        details = entry.details
+        effect = str(details.get("effect", ""))
+        if entry.what is What.DONE and effect in EFFECTS:
+            words, style = EFFECTS[effect]
+            version = self._stage.version_of(str(details.get("name", "")))
+            return Text(words.format(instance=self.instance(str(details.get("name", ""))), version=version), style)
+        if entry.what not in WORDS:
+            return None
+        words, style = WORDS[entry.what]
+        return Text(
+            words.format(
+                revision=entry.revision[:7],
+                service=entry.service,
+                before=self.tag(entry.from_version),
+                after=self.tag(entry.to_version),
+                took=f" after {entry.duration.total_seconds():.1f} s" if entry.duration else "",
+                trigger=entry.trigger,
+                reason=entry.reason,
+                instance=self.instance(str(details.get("name", ""))),
+                differences=details.get("differences", ""),
+                said=details.get("said", ""),
+            ),
+            style,
+        )
 
     def tag(self, version: VersionRef | None) -> str:
         """The tag of a version's image."""
@@ -162,10 +182,15 @@ class Watch:
         parts = name.split(".")
         return f"{parts[2]} {self._tags.get(parts[3], '?')} #{parts[4]}" if len(parts) == 5 else name
 
+    def begin_to_count(self) -> None:
+        """Every answer counts from here on: the visitor is at its place, and so is what it visits."""
+        self.counts()
+        self._before, self._counting = self._counts, True
+
     def counts(self) -> Counts:
-        """What the visitor said last; it speaks five times a second."""
+        """What the visitor counted since then; it speaks five times a second."""
         if time.monotonic() - self._counted < COUNT_SECONDS:
-            return self._counts
+            return self._counts - self._before
         self._counted = time.monotonic()
         if not self._visitor:
             labels = [f"{names.LABEL_OWNER}={self._stage.owner}", f"{names.LABEL_SERVICE}=visitor"]
@@ -177,7 +202,7 @@ class Watch:
                 pairs = [part.rpartition(" ") for part in (found[4] or "").split(", ") if part]
                 by_version = {version: int(count) for version, _, count in pairs}
                 self._counts = Counts(int(found[1]), int(found[3]), by_version)
-        return self._counts
+        return self._counts - self._before
 
 
 def kinds(records: Sequence[Record], what: What, service: str = "") -> list[Record]:

@@ -109,8 +109,8 @@ def _service_lines(plan: ServicePlan) -> Iterator[Text]:
     line = Text("  ") + safe(plan.service, "bold") + Text("  ")
     line.append(plan.sync.value, _SYNC_STYLES[plan.sync]).append("  ")
     line.append(plan.health.value, _HEALTH_STYLES[plan.health])
-    if plan.desired is not None and plan.desired != plan.stable:
-        before = short(plan.stable.version) if plan.stable is not None else "nothing"
+    before = short(plan.stable.version) if plan.stable is not None else "nothing"
+    if plan.desired is not None and before != short(plan.desired.version):
         line.append_text(safe(f"  {before} -> {short(plan.desired.version)} ({image(plan.desired)})"))
     yield line
     if reason(plan):

@@ -178,26 +178,31 @@ def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
                 detached=_without(service.detached, name),
             )
         case "RemoveInstance":
-            return replace(
-                service,
-                detached=_without(service.detached, name),
-                terminated=_without(service.terminated, name),
-                kept=service.kept - {name},
-                lost=service.lost - {name},
-                served=service.served - {name},
-                exposed=service.exposed - {name},
-                intended=service.intended - {name},
-                drift=_without(service.drift, name),
-            )
+            forgotten = _forgotten(service, name)
+            return replace(forgotten, intended=service.intended - {name}, drift=_without(service.drift, name))
         case _:
             return service
+
+
+def _forgotten(service: ServiceMemory, name: str) -> ServiceMemory:
+    """Without what was known of the life of the instance `name`."""
+    return replace(
+        service,
+        detached=_without(service.detached, name),
+        terminated=_without(service.terminated, name),
+        kept=service.kept - {name},
+        lost=service.lost - {name},
+        served=service.served - {name},
+        exposed=service.exposed - {name},
+    )
 
 
 def _intent(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     name = str(entry.details.get("name", ""))
     match entry.details.get("effect"):
         case "CreateInstance":
-            return replace(service, intended=service.intended | {name})
+            # A name that is used again: what befell the instance that had it before says nothing about this one.
+            return replace(_forgotten(service, name), intended=service.intended | {name})
         case "RemoveInstance":
             return replace(service, made=service.made - {name}, intended=service.intended | {name})
         case "AttachTraffic":

@@ -85,7 +85,9 @@ def _environment_steps(question: Question, services: Mapping[str, ServicePlan]) 
 def _await_dependencies(question: Question, service: ServicePlan, found: Mapping[str, ServicePlan]) -> ServicePlan:
     """A new version starts only when the services it depends on run what Git declares; repairs never wait."""
     wish = question.wishes.get(service.service)
-    if wish is None or wish.desired is None or wish.held or service.desired == service.stable:
+    if wish is None or wish.desired is None or wish.held:
+        return service
+    if service.stable is not None and service.stable.version == wish.desired.version:
         return service
     for needed in wish.desired.spec.depends_on:
         other = found.get(needed)

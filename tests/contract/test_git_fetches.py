@@ -18,11 +18,13 @@ class TickingClock:
 
     def __init__(self) -> None:
         self.time = T0
+        self.looks = threading.Semaphore(0)
         self._lock = threading.Lock()
 
     def now(self) -> datetime:
         with self._lock:
             self.time += timedelta(seconds=1)
+            self.looks.release()
             return self.time
 
     def monotonic(self) -> float:
@@ -58,6 +60,25 @@ def test_a_thousand_hints_during_a_fetch_cost_one_more() -> None:
         far.go.release()
         for other in others:
             other.result(20)
+    assert fetches.count == 2
+
+
+def test_a_fetch_that_began_before_the_hint_is_not_enough() -> None:
+    clock, far = TickingClock(), Far()
+    fetches = Fetches(clock, far)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(fetches.ensure, "main", T0)
+        assert far.started.acquire(timeout=20)
+        assert clock.looks.acquire(timeout=20)
+        hint = clock.now()
+        assert clock.looks.acquire(timeout=20)
+        second = threads.submit(fetches.ensure, "main", hint)
+        assert clock.looks.acquire(timeout=20)  # it has seen the fetch that runs
+        far.go.release()
+        first.result(20)
+        assert far.started.acquire(timeout=20), "another fetch begins"
+        far.go.release()
+        second.result(20)
     assert fetches.count == 2
 
 

@@ -243,6 +243,7 @@ def test_a_url_that_is_more_than_an_address_is_refused(url):
     problem = url_problem(url, allow_file=False)
     assert problem
     assert CANARY not in problem
+    assert (CANARY in url) == problem.startswith("credentials stand in the URL")
     if not url.startswith("file://"):
         assert url_problem(url, allow_file=True)
 

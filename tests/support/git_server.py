@@ -113,7 +113,7 @@ class HttpGit:
     """What the HTTP server does, changed by tests as they go, and what it has seen.
 
     `token` is the password it wants; `status` answers everything with that code; `location` redirects there;
-    `body` goes with a refusal; `drip` sends a byte at a time, for ever.
+    `body` goes with a refusal; `complaint` is what git is told instead of refs; `drip` sends bytes for ever.
     """
 
     url: str
@@ -121,6 +121,7 @@ class HttpGit:
     status: int = 0
     location: str = ""
     body: bytes = b""
+    complaint: str = ""
     drip: bool = False
     credentials: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -158,6 +159,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(401, {"WWW-Authenticate": 'Basic realm="git"'})
         elif state.drip:
             self._drip()
+        elif state.complaint:
+            self._complain()
         elif state.location:
             self._refuse(302, {"Location": state.location + self.path})
         elif state.status:
@@ -179,6 +182,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(self.state.body)))
         self.end_headers()
         self.wfile.write(self.state.body)
+
+    def _complain(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+        self.end_headers()
+        text = f"ERR {self.state.complaint}".encode()
+        self.wfile.write(b"001e# service=git-upload-pack\n0000%04x%s" % (len(text) + 4, text))
 
     def _drip(self) -> None:
         self.send_response(200)
