@@ -11,7 +11,7 @@ setup: ## Install what is missing: distribution packages, .venv, webhook payload
 	@PYTHON="$(PYTHON)" tools/setup.sh
 
 demo: setup ## Watch a merged commit replace containers, a bad release roll back, and the audit log verify
-	@$(PY) -m tools.demo
+	@$(PY) -m tools.demo $(ARGS)
 
 demo-stop: ## Remove everything the demo started
 	@if [ -x $(PY) ]; then $(PY) -m tools.demo stop; else echo "nothing to stop: no demo was ever started here"; fi

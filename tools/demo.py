@@ -104,7 +104,7 @@ def _tell(told: story.Story) -> None:
     screen.chapter(
         3,
         "A pull request is merged",
-        "Each container is replaced by a fresh one: it proves itself healthy and takes traffic, then an old one goes.",
+        "One by one: a fresh container proves itself healthy and takes requests, then an old one goes.",
     )
     good = story.release(told)
     screen.chapter(
@@ -147,11 +147,12 @@ def _what_next(stage: Stage, screen: Screen) -> None:
     screen.console.print()
     screen.say("The engine and the daemon go on running. Look further, or change something and push it:", "bold")
     reconciler = "reconciler" if stages.ROOT.joinpath(".venv/bin/reconciler").exists() else "python -m reconciler"
+    fleet = _near(stage.directory / "fleet")
     for line in (
         f"export PATH=$PWD/.venv/bin:$PATH RECONCILER_SETTINGS={_near(stage.settings)} DOCKER_HOST={stage.engine.host}",
         f"{reconciler} status --watch",
         f"{reconciler} audit list --since 10m",
-        f"cd {_near(stage.directory / 'fleet')} && $EDITOR environments/demo/web.yaml && git commit -a && git push",
+        f"$EDITOR {fleet}/environments/demo/web.yaml && git -C {fleet} commit -a && git -C {fleet} push",
         "make demo-stop",
     ):
         screen.console.print(Text("  $ ", "bold green") + Text(line), soft_wrap=True)

@@ -56,7 +56,7 @@ class Screen:
         self._indented(told, INDENT)
 
     def event(self, seconds: float, what: Text, aside: str = "") -> None:
-        """Something that happened `seconds` after the person's act; `aside` stands at the right edge if there is room."""
+        """Something that happened `seconds` after the person's act; `aside` stands at the right, if there is room."""
         line = Text(f"{seconds:+8.2f} s  ", "cyan") + what
         room = self.console.width - line.cell_len - len(aside)
         if aside and room > 1:

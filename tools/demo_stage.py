@@ -193,7 +193,13 @@ class Stage:
             with contextlib.closing(self.client()) as client:
                 self._empty(client)
         engines.down(self.directory / "engine")
-        shutil.rmtree(self.directory)
+        for path in self.directory.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARK:
+                path.unlink()
+        (self.directory / MARK).unlink()  # last, so that an interrupted removal can be taken up again
+        self.directory.rmdir()
         self.engine = self.daemon = None
         self.images = {}
         return True

@@ -92,9 +92,7 @@ def begins(story: Story) -> None:
         "all services", lambda r: {x.entry.service for x in kinds(r, What.PROMOTED)} >= set(SERVICES), quiet=quiet
     )
     story.command("status")
-    story.screen.say(
-        "The visitor is a service, too: it asks http://web:8080/ without pause, inside the private network."
-    )
+    story.screen.say("The visitor is a service, too: it asks http://web:8080/ without pause. From here on it counts.")
     _let_visitor_count(story)
     story.watch.begin_to_count()
     containers = len(effects(found, "StartInstance"))
@@ -105,7 +103,7 @@ def release(story: Story) -> str:
     """A pull request is merged; the SHA of the merge."""
     story.fleet.propose("web-1.1", "web", "1.1")
     code, _ = story.command("plan", "--ref", "web-1.1")
-    story.check("plan of the pull request", "changes, exit code 2", f"exit code {code}", holds=code == 2)
+    story.check("plan of the branch", "changes (exit code 2)", f"exit code {code}", holds=code == 2)
     story.watch.act()
     sha = story.fleet.merge("web-1.1", 1)
     found = story.watch.until("web 1.1", lambda r: _replaced(r, "web"))
@@ -115,8 +113,8 @@ def release(story: Story) -> str:
     removed, fewest = len(effects(found, "RemoveInstance", "web")), _fewest_serving(found)
     seconds = (promoted.entry.at - story.watch.acted).total_seconds()
     good = removed == REPLICAS and fewest >= REPLICAS and promoted.entry.revision == sha
-    seen = f"promoted after {seconds:.1f} s, {removed} replaced, at least {fewest} served"
-    story.check("merge: web 1.0 -> 1.1", "3 replaced, 3 always serve", seen, holds=good)
+    seen = f"1.1 after {seconds:.1f} s, {removed} replaced, never fewer than {fewest}"
+    story.check("merge of web 1.1", "3 replaced, 3 always serve", seen, holds=good)
     return sha
 
 
@@ -134,8 +132,8 @@ def broken(story: Story) -> str:
     exposed = len(effects(found, "AttachTraffic", "web"))
     seconds = (kinds(found, What.ROLLED_BACK, "web")[0].entry.at - story.watch.acted).total_seconds()
     good = exposed == 0 and lost == 0 and bool(failed.entry.details.get("log"))
-    seen = f"{failed.entry.reason}, back after {seconds:.1f} s, {exposed} got traffic"
-    story.check("broken release: web 1.2", "rolled back, quarantined", seen, holds=good)
+    seen = f"{failed.entry.reason}, back after {seconds:.1f} s"
+    story.check("merge of web 1.2, broken", "rolled back, no traffic", seen, holds=good)
     return sha
 
 
@@ -147,7 +145,8 @@ def reverts(story: Story, broken_merge: str, good_merge: str) -> None:
     code, _ = story.command("plan")
     made = len(effects(found, "CreateInstance"))
     good = code == 0 and made == 0 and _admitted(found, sha)
-    story.check("revert of web 1.2", "in sync, 0 containers made", f"exit code {code}, {made} made", holds=good)
+    seen = f"{'in sync' if code == 0 else f'exit code {code}'}, {made} containers made"
+    story.check("revert of web 1.2", "in sync, none made", seen, holds=good)
     story.screen.say("Back in sync: what runs is what Git says again. And further back, to 1.0:")
     story.watch.act()
     sha = story.fleet.revert(good_merge)
@@ -155,7 +154,8 @@ def reverts(story: Story, broken_merge: str, good_merge: str) -> None:
     pulled = len(effects(found, "PullImage"))
     seconds = (kinds(found, What.PROMOTED, "web")[0].entry.at - story.watch.acted).total_seconds()
     good = pulled == 0 and _admitted(found, sha) and _fewest_serving(found) >= REPLICAS
-    story.check("revert of web 1.1", "1.0 again, 0 pulled", f"1.0 after {seconds:.1f} s, {pulled} pulled", holds=good)
+    seen = f"1.0 after {seconds:.1f} s, {pulled} images pulled"
+    story.check("revert of web 1.1", "1.0 again, nothing pulled", seen, holds=good)
 
 
 def drifts(story: Story) -> None:
@@ -164,7 +164,7 @@ def drifts(story: Story) -> None:
     _drift(story, "container removed", "DriftMissing", "api", "rm", "--force", _running(story, "api"))
     _drift(
         story,
-        "file copied into one",
+        "file copied into it",
         "DriftFilesystem",
         "worker",
         "cp",
@@ -179,23 +179,25 @@ def _drift(story: Story, what: str, reason: str, service: str, *arguments: str) 
     found = story.watch.until("the repair", lambda r: bool(kinds(r, What.DRIFT_REPAIRED, service)))
     drift, repaired = kinds(found, What.DRIFT_FOUND, service), kinds(found, What.DRIFT_REPAIRED, service)
     times = [(record.entry.at - story.watch.acted).total_seconds() for record in (drift[0], repaired[0])]
-    seen = f"{drift[0].entry.reason}: found after {times[0]:.2f} s, repaired after {times[1]:.1f} s"
-    story.check(f"by hand: {what}", f"{reason}, repaired", seen, holds=drift[0].entry.reason == reason)
+    as_expected = drift[0].entry.reason == reason
+    seen = f"found after {times[0]:.2f} s, repaired after {times[1]:.1f} s"
+    seen = seen if as_expected else f"{drift[0].entry.reason}: {seen}"
+    story.check(what, f"{reason}, repaired", seen, holds=as_expected)
 
 
 def audit(story: Story) -> None:
     """The journal: its tail, and two verifications that share no code."""
-    story.command("audit", "list", "--limit", "10", cut=True)
+    story.command("audit", "list", "--limit", "12", cut=True)
     code, said = story.command("audit", "verify")
     head = said.rpartition(" ")[2]
-    story.check("journal, by reconciler", "verified", f"{said.partition(',')[0]}, exit code {code}", holds=code == 0)
+    story.check("reconciler audit verify", "verified", said.partition(",")[0], holds=code == 0)
     story.screen.command(f"python3 {VERIFIER} journal.db", "an auditor: standard library only")
     verifier = [sys.executable, "-I", str(ROOT / VERIFIER), str(story.stage.journal)]
     done = subprocess.run(verifier, check=False, capture_output=True, text=True)
     story.screen.output(Text(done.stdout.rstrip()))
     agree = head.rpartition(":")[2] in done.stdout
     seen = f"{done.stdout.split()[-1] if done.stdout else 'nothing'}, {'the same' if agree else 'another'} head"
-    story.check("journal, by the auditor", "verified, same head", seen, holds=done.returncode == 0 and agree)
+    story.check("tools/verify_journal.py", "verified, same head", seen, holds=done.returncode == 0 and agree)
 
 
 def visits(story: Story) -> None:

@@ -28,7 +28,7 @@ OPEN_SECONDS = 15.0
 TOTALS = re.compile(r"(\d+) requests, (\d+) answered, (\d+) failed(?:: (.*))?$")
 EFFECTS = {
     "EnsureNetwork": ("a private network", ""),
-    "PullImage": ("image {version} pulled", ""),
+    "PullImage": ("image {version} pulled for {service}", ""),
     "StartInstance": ("+ {instance} starts", ""),
     "AttachTraffic": ("● {instance} is healthy, takes requests", "green"),
     "DetachTraffic": ("○ {instance} takes no new requests", "yellow"),
@@ -65,8 +65,8 @@ class Counts:
     by_version: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        versions = "   ".join(f"{count:,} by {version}" for version, count in sorted(self.by_version.items()))
-        return f"answers: {versions}   failed: {self.failed}" if versions else ""
+        versions = [f"{count:,} by {version}" for version, count in sorted(self.by_version.items())]
+        return " · ".join([*versions, f"{self.failed} failed"])
 
     def __sub__(self, before: Counts) -> Counts:
         """What was counted since `before`."""
@@ -153,7 +153,8 @@ class Watch:
         if entry.what is What.DONE and effect in EFFECTS:
             words, style = EFFECTS[effect]
             version = self._stage.version_of(str(details.get("name", "")))
-            return Text(words.format(instance=self.instance(str(details.get("name", ""))), version=version), style)
+            name = self.instance(str(details.get("name", "")))
+            return Text(words.format(instance=name, version=version, service=entry.service), style)
         if entry.what not in WORDS:
             return None
         words, style = WORDS[entry.what]

@@ -28,7 +28,7 @@ from reconciler.cli.common import (
     say,
 )
 from reconciler.core import render
-from reconciler.core.names import short
+from reconciler.core.names import PREFIX, short
 from reconciler.core.record import Entry, Record, VersionRef
 from reconciler.ports import Journal
 
@@ -172,7 +172,7 @@ def _show_table(records: list[Record]) -> None:
         say("no records")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("#", "time (UTC)", "where", "what", "from -> to", "revision", "author", "reason"):
+    for head in ("#", "time (UTC)", "where", "what", "about", "revision", "author", "reason"):
         table.add_column(
             head, justify="right" if head == "#" else "left", no_wrap=head in ("#", "time (UTC)"), overflow="fold"
         )
@@ -198,8 +198,9 @@ def _what(entry: Entry) -> str:
 
 
 def _change(entry: Entry) -> str:
-    if entry.from_version is None and entry.to_version is None:
-        return str(entry.details.get("name", ""))
+    name = str(entry.details.get("name", ""))
+    if name.startswith(f"{PREFIX}.") or (entry.from_version is None and entry.to_version is None):
+        return name
     return f"{_version(entry.from_version)} -> {_version(entry.to_version)}"
 
 

@@ -54,7 +54,7 @@ def failure(view: View, up_since: datetime | None) -> tuple[Transition, ...]:
             return (_failed(view, reason, said, instance.name),)
         deadline = progress_deadline(view, up_since)
         if deadline is not None and view.now >= deadline:
-            said = f"no progress for {view.spec.rollout.progress_deadline}"
+            said = f"no progress for {view.spec.rollout.progress_deadline.total_seconds():g} s"
             evidence = view.fresh[0].name if view.fresh else None
             return (_failed(view, Reason.PROGRESS_DEADLINE, said, evidence),)
         return ()
@@ -119,7 +119,9 @@ def _breakage(view: View, instance: Instance) -> tuple[Reason, str] | None:
     if instance.phase is Phase.RUNNING and instance.health is HealthStatus.UNHEALTHY:
         if instance.name in memory.exposed:
             return Reason.UNHEALTHY, "no longer healthy" + _said(instance)
-        return Reason.STARTUP_DEADLINE, f"not healthy within {view.spec.health.startup}" + _said(instance)
+        return Reason.STARTUP_DEADLINE, f"not healthy within {view.spec.health.startup.total_seconds():g} s" + _said(
+            instance
+        )
     return None
 
 

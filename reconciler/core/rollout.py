@@ -246,7 +246,9 @@ def _give_up_traffic(view: View, instance: Instance, capacity: list[Instance], m
         motion.steps.append(_terminate(view, instance))
         return
     if not instance.serving or _may_detach(view, instance, capacity):
-        motion.steps.append(DetachTraffic(instance.name, instance.service))
+        # A drain of no length is a declared wish to stop at once.
+        drains = view.spec.drain.deadline > timedelta(0)
+        motion.steps.append(DetachTraffic(instance.name, instance.service) if drains else _terminate(view, instance))
         capacity[:] = [other for other in capacity if other.name != instance.name]
     else:
         motion.wait(f"enough healthy instances before {instance.name} goes")

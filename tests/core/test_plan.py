@@ -10,7 +10,7 @@ import pytest
 from reconciler.core.errors import Reason
 from reconciler.core.live import Difference, Foreign, HealthStatus, ImageState, ImageStatus, Phase
 from reconciler.core.memory import EnvironmentMemory, Suspension
-from reconciler.core.model import DriftPolicy
+from reconciler.core.model import Drain, DriftPolicy
 from reconciler.core.record import What
 from reconciler.core.status import ServiceHealth, Sync
 from reconciler.core.steps import CreateInstance, PullImage
@@ -209,6 +209,16 @@ def test_the_last_healthy_instance_stays_while_its_successor_is_sick() -> None:
     for _ in range(20):
         scene.step()
         assert scene.serving() == ["a"]
+
+
+def test_a_drain_of_no_length_stops_at_once_but_only_when_the_new_one_serves() -> None:
+    at_once = Drain(timedelta(0), timedelta(seconds=10))
+    scene = settled(drain=at_once)
+    scene.watch = lambda world: None if world.serving() else pytest.fail("capacity lost")
+    scene.want("b", drain=at_once)
+    scene.settle()
+    assert scene.serving() == ["b"]
+    assert "DetachTraffic" not in scene.log
 
 
 def test_an_instance_that_ignores_the_signal_is_killed_after_the_grace_and_that_is_visible() -> None:
