@@ -1,4 +1,4 @@
-"""An idle reconcile of 1,000 services: CPU of one cycle and memory, with real Git, real journal and the real adapter."""
+"""An idle reconcile of 1,000 services: CPU of one cycle, and memory, with real Git, journal and engine adapter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
 
 import docker
@@ -28,7 +27,14 @@ def run() -> list[Figure]:
         (directory / "template.json").write_text(json.dumps(template))
         client.close()
         socket = directory / "stub.sock"
-        command = [sys.executable, "-m", "bench.stub_engine", socket, directory / "template.json", str(SERVICES)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.stub_engine",
+            str(socket),
+            str(directory / "template.json"),
+            str(SERVICES),
+        ]
         with subprocess.Popen(command, cwd=ROOT) as stub:
             try:
                 while not socket.exists():

@@ -48,7 +48,7 @@ def main() -> None:
     house = replace(house, runtimes={name: Healthy(inner) for name, inner in house.runtimes.items()})  # type: ignore[misc]
     for runtime in house.runtimes.values():
         # As in the daemon: with the engine's events only what changed is inspected anew.
-        runtime.watch(lambda environment, detail: None)
+        runtime.watch(lambda *_: None)
     reconciler = Reconciler(house)
     cycle = None
     for _ in range(4):

@@ -2,6 +2,8 @@
 
 `python -m tools.engine up|down --dir DIR [--private]`. An engine that already answers at DOCKER_HOST or at the usual
 socket is used as it is, unless `--private` asks for one on its own socket and data root. Both commands can be repeated.
+A private engine changes nothing of this host that another engine uses: it has no docker0, no packet filter and a pool of
+addresses of its own; published ports go through its proxies, and nothing is forwarded to other machines.
 Only what this module started is ever stopped, and only by the pid and start time that it wrote down.
 """
 
@@ -11,14 +13,15 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import docker
@@ -41,36 +44,59 @@ class Started:
 
 @dataclass(frozen=True)
 class Engine:
-    """What is running for `directory`. `dockerd` is None when the engine is somebody else's."""
+    """What is running for `directory`. `dockerd` is None when the engine is somebody else's.
+
+    `pool` is the subnet of a private engine, `options` what it was started with beside what all are.
+    """
 
     host: str
     registry: str
     dockerd: Started | None
     distribution: Started
-    before: packet_filter.Before
+    pool: str = ""
+    options: tuple[str, ...] = ()
 
 
-def up(directory: Path, *, private: bool) -> Engine:
-    """Start what is missing; the same answer again while it runs. Raises SystemExit with what to do."""
+def up(directory: Path, *, private: bool, options: Sequence[str] = ()) -> Engine:
+    """Start what is missing; the same answer again while it runs. Raises SystemExit with what to do.
+
+    `options` are further ones for a private dockerd.
+    """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     known = read(directory)
     if known is not None and answers(known.host) and alive(known.distribution):
+        if known.pool:
+            packet_filter.accept(known.pool)  # what is filtered here may have changed since
         return known
     down(directory)
-    before = packet_filter.look()
-    host, dockerd = ("", None) if private else (_adopted(), None)
+    host, dockerd, pool = ("", None, "") if private else (_adopted(), None, "")
     try:
         if not host:
-            host, dockerd = _start_dockerd(directory)
+            host, pool = f"unix://{directory / 'docker.sock'}", _free_subnet()
+            dockerd = _start_dockerd(directory, pool, options)
         registry, distribution = _start_registry(directory)
     except BaseException:
         if dockerd is not None:
             stop(dockerd)
-            packet_filter.put_back(before)
+        packet_filter.withdraw(pool)
         _clean(directory)
         raise
-    engine = Engine(host, registry, dockerd, distribution, before)
+    return _note(directory, Engine(host, registry, dockerd, distribution, pool, tuple(options)))
+
+
+def revive(directory: Path) -> Engine:
+    """Start the private engine of `directory` again on its data, after it was killed."""
+    directory = directory.resolve()
+    known = read(directory)
+    if known is None or known.dockerd is None:
+        raise SystemExit(f"no private engine was started in {directory}. Start one: python -m tools.engine up --private")
+    if alive(known.dockerd):
+        return known
+    return _note(directory, replace(known, dockerd=_start_dockerd(directory, known.pool, known.options)))
+
+
+def _note(directory: Path, engine: Engine) -> Engine:
     (directory / "engine.json").write_text(json.dumps(asdict(engine)))
     return engine
 
@@ -82,8 +108,9 @@ def read(directory: Path) -> Engine | None:
     except (OSError, ValueError):
         return None
     dockerd = Started(**found["dockerd"]) if found["dockerd"] else None
-    before = packet_filter.Before(**found.get("before", {"docker": True, "forwarding": "", "policy": ""}))
-    return Engine(found["host"], found["registry"], dockerd, Started(**found["distribution"]), before)
+    distribution = Started(**found["distribution"])
+    pool, options = found.get("pool", ""), tuple(found.get("options", ()))
+    return Engine(found["host"], found["registry"], dockerd, distribution, pool, options)
 
 
 def down(directory: Path) -> None:
@@ -93,10 +120,32 @@ def down(directory: Path) -> None:
     if known is not None:
         stop(known.distribution)
         if known.dockerd is not None:
-            _empty(known)
-            stop(known.dockerd)
-            packet_filter.put_back(known.before)
+            _end(directory, known)
     _clean(directory)
+
+
+def _end(directory: Path, engine: Engine) -> None:
+    """End a private engine with all that runs in it. A killed one is started once more: its containers still run."""
+    dockerd = engine.dockerd
+    if dockerd is not None and not alive(dockerd) and _left_running(directory):
+        with contextlib.suppress(SystemExit):
+            dockerd = _start_dockerd(directory, engine.pool, engine.options)
+    _empty(engine)
+    if dockerd is not None:
+        stop(dockerd)
+    packet_filter.withdraw(engine.pool)
+
+
+def _left_running(directory: Path) -> bool:
+    """Whether anything still runs that a killed dockerd started."""
+    wanted = os.fsencode(directory / "exec")
+    return any(wanted in words for words in _command_lines())
+
+
+def _command_lines() -> Iterator[bytes]:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield file.read_bytes()
 
 
 def answers(host: str) -> bool:
@@ -123,37 +172,42 @@ def _program(name: str, package: str) -> str:
     return found
 
 
-def _start_dockerd(directory: Path) -> tuple[str, Started]:
+def _start_dockerd(directory: Path, pool: str, options: Sequence[str]) -> Started:
     program = _program("dockerd", "docker.io")
     if os.geteuid() != 0:
         raise SystemExit("no Docker Engine answers, and a private one can be started by root only. Start Docker first")
     path = directory / "docker.sock"
     if len(os.fsencode(path)) > 100:
         raise SystemExit(f"{path} is too long for a socket's name. Choose a shorter directory")
-    host = f"unix://{path}"
     config = directory / "daemon.json"
     config.write_text("{}")  # not the host's own /etc/docker/daemon.json
-    subnet = _free_subnet()
     command = [
-        *(program, "--host", host, "--config-file", str(config), "--pidfile", str(directory / "dockerd.pid")),
+        *(program, "--host", f"unix://{path}", "--config-file", str(config)),
+        *("--pidfile", str(directory / "dockerd.pid"), "--insecure-registry", "127.0.0.0/8"),
         *("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec")),
         # No docker0: a second engine on a host would fight for it. Containers use networks of their own.
-        *("--bridge", "none", "--insecure-registry", "127.0.0.0/8"),
-        *("--default-address-pool", f"base={subnet},size=26"),
+        *("--bridge", "none", "--default-address-pool", f"base={pool},size=26"),
+        # Nor the packet filter, where it would replace the chains of the first.
+        *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--userland-proxy=true"),
+        *options,
     ]
+    packet_filter.accept(pool)
     started = spawn(command, directory / "dockerd.log")
-    _wait(lambda: answers(host), started, directory / "dockerd.log", "dockerd")
-    return host, started
+    _wait(lambda: answers(f"unix://{path}"), started, directory / "dockerd.log", "dockerd")
+    return started
 
 
 def _free_subnet() -> str:
-    """A /18 below 10.192.0.0/10 that no route of this host touches."""
+    """A /18 below 10.192.0.0/10 that no route of this host touches and no other engine was given."""
     taken = set()
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         number = int(line.split()[1], 16).to_bytes(4, "little")
         taken.add((number[0], number[1], number[2] // 64))
+    for words in _command_lines():
+        for second, third in re.findall(rb"base=10\.(\d+)\.(\d+)\.0/18", words):
+            taken.add((10, int(second), int(third) // 64))
     for step in range(256):
-        # Two engines that start at the same time see the same routes: each begins to look elsewhere.
+        # Two engines that start at the same time see the same: each begins to look elsewhere.
         second, quarter = divmod((step + os.getpid()) % 256, 4)
         if (10, 192 + second, quarter) not in taken:
             return f"10.{192 + second}.{quarter * 64}.0/18"
@@ -239,7 +293,7 @@ def stop(started: Started) -> None:
 
 
 def _empty(engine: Engine) -> None:
-    """Remove containers and networks of a private engine, so that no bridge, mount or packet filter rule stays."""
+    """Remove containers and networks of a private engine, so that no bridge and no mount stays."""
     with contextlib.suppress(DockerException, requests.RequestException, OSError):
         client = docker.APIClient(engine.host, version="auto", timeout=30)
         for container in client.containers(all=True):

@@ -1,74 +1,46 @@
-"""What a private engine changes in this host's packet filter, and putting it back as it was.
+"""One rule of our own in this host's packet filter, by which containers of a private engine reach each other.
 
-dockerd adds its chains, may set the policy of FORWARD to DROP and switches IPv4 forwarding on, and leaves all of that
-behind when it ends. Where an engine had been before, nothing is touched here: the chains are shared.
+A private engine leaves the packet filter alone, because an engine that sets it up takes away the chains of another.
+Yet where another engine or a firewall filters what is forwarded, frames between two containers on one bridge pass
+there too, and are dropped. The rule accepts just those: it opens no way from one network to another.
 """
 
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
-FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-TABLES = ("filter", "nat")
+BRIDGES_ARE_FILTERED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
-@dataclass(frozen=True)
-class Before:
-    """How it was. `docker`: there were chains of an engine already."""
-
-    docker: bool
-    forwarding: str
-    policy: str
-
-
-def look() -> Before:
-    """How it is now."""
-    filter_rules, nat_rules = _rules("filter"), _rules("nat")
-    policy = next((rule.split()[2] for rule in filter_rules if rule.startswith("-P FORWARD ")), "")
-    chains = any(rule.startswith("-N DOCKER") for rule in (*filter_rules, *nat_rules))
-    return Before(chains, FORWARDING.read_text().strip() if FORWARDING.exists() else "", policy)
+def accept(pool: str) -> None:
+    """Let frames within the bridges of `pool`, a subnet, pass. Nothing is done where nothing is filtered."""
+    forward = _rules()
+    filtered = BRIDGES_ARE_FILTERED.exists() and BRIDGES_ARE_FILTERED.read_text().strip() == "1"
+    if filtered and forward not in ([], [["-P", "FORWARD", "ACCEPT"]]) and ["-A", *_rule(pool)] not in forward:
+        _iptables("-I", *_rule(pool))
 
 
-def put_back(before: Before) -> None:
-    """Remove the chains of an engine that has ended, unless there were some before or another engine runs by now."""
-    if before.docker or _another_engine_runs():
-        return
-    for table in TABLES:
-        rules = _rules(table)
-        for rule in rules:
-            if rule.startswith("-A ") and "DOCKER" in rule and not rule.startswith("-A DOCKER"):
-                _iptables(table, "-D", *rule.split()[1:])
-        chains = [rule.split()[1] for rule in rules if rule.startswith("-N DOCKER")]
-        for order in ("-F", "-X"):
-            for chain in chains:
-                _iptables(table, order, chain)
-    if before.policy:
-        _iptables("filter", "-P", "FORWARD", before.policy)
-    if before.forwarding and FORWARDING.read_text().strip() != before.forwarding:
-        FORWARDING.write_text(before.forwarding)
+def withdraw(pool: str) -> None:
+    """Remove the rule again, if it is there."""
+    for _ in range(_rules().count(["-A", *_rule(pool)])):
+        _iptables("-D", *_rule(pool))
 
 
-def _another_engine_runs() -> bool:
-    for status in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if status.read_text().strip() == "dockerd":
-                return True
-        except OSError:
-            continue
-    return False
+def _rule(pool: str) -> list[str]:
+    return ["FORWARD", "-s", pool, "-d", pool, "-m", "physdev", "--physdev-is-bridged", "-j", "ACCEPT"]
 
 
-def _rules(table: str) -> list[str]:
-    return _iptables(table, "-S").splitlines()
+def _rules() -> list[list[str]]:
+    """The words of each rule for what is forwarded."""
+    return [line.split() for line in _iptables("-S", "FORWARD").splitlines()]
 
 
-def _iptables(table: str, *arguments: str) -> str:
+def _iptables(*arguments: str) -> str:
     """What iptables says; nothing where it is missing or refuses."""
     try:
         done = subprocess.run(
-            ["iptables", "--wait", "-t", table, *arguments],
+            ["iptables", "--wait", "-t", "filter", *arguments],
             check=False,
             capture_output=True,
             text=True,

@@ -249,7 +249,7 @@ class ServiceSpec:
         return found
 
 
-def _differences(value: Any, default: Any) -> dict[str, Any]:
+def _differences(value: Port | Resources | Security | Health, default: object) -> dict[str, Any]:
     """The fields of a dataclass that differ from `default`, as JSON values."""
     found = {}
     for name in value.__dataclass_fields__:
@@ -259,7 +259,7 @@ def _differences(value: Any, default: Any) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -272,7 +272,7 @@ def _health_shape(health: Health) -> dict[str, Any]:
 
 
 def version_of(spec: ServiceSpec, secret_versions: Mapping[str, str]) -> str:
-    """The version of a service: 64 hex digits over its shape and the versions of the secrets it uses (RFC 8785, SHA-256)."""
+    """The version of a service: 64 hex digits over its shape and the versions of its secrets (RFC 8785, SHA-256)."""
     used = {use.secret: secret_versions[use.secret] for use in spec.secrets}
     body = spec.shape() | ({"secretVersions": used} if used else {})
     return hashlib.sha256(rfc8785.dumps(body)).hexdigest()

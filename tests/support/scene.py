@@ -143,7 +143,7 @@ class Scene:
         self.effect(step)
         self.record(What.DONE, step)
 
-    def effect(self, step: Step) -> None:
+    def effect(self, step: Step) -> None:  # noqa: C901 - one case for each effect
         self.log.append(type(step).__name__)
         match step:
             case EnsureNetwork():
