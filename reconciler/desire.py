@@ -7,11 +7,14 @@ and so does the last good specification of a service that is not valid now.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+import structlog
 
 from reconciler.core import manifest, names
 from reconciler.core.admission import Wanted
@@ -28,6 +31,8 @@ ENTRIES_KEPT = 40_000
 """Parsed files and services: two for each service, for some revisions of the largest fleet."""
 STATES_KEPT = 64
 PROBLEMS_SHOWN = 20
+
+_log = structlog.get_logger(__name__)
 
 
 class Recent(MutableMapping[Hashable, Any]):
@@ -166,27 +171,40 @@ class Desire:
         found = {}
         for name, spec in state.services.items():
             known = memory.services.get(name, ServiceMemory())
-            found[name] = self._wish(environment, state.revision.sha, spec, known, paused)
+            found[name] = self._wish_or_held(environment, state.revision.sha, spec, known, paused)
         for name, problems in state.problems.items():
             known = memory.services.get(name, ServiceMemory())
             shown = "; ".join(str(problem) for problem in problems[:PROBLEMS_SHOWN])
             held = Wish(name, suspended=paused, held=problems[0].reason, message=shown)
             spec_before = self._spec_at(environment, memory.good.get(name, ""), name)
             if spec_before is not None:
-                last_good = self._wish(environment, memory.good[name], spec_before, known, paused)
+                last_good = self._wish_or_held(environment, memory.good[name], spec_before, known, paused)
                 held = replace(last_good, held=last_good.held or held.held, message=last_good.message or held.message)
             found[name] = held
         for name, known in memory.services.items():
             if name not in found:
-                found[name] = Wish(name, fallback=self._stable(environment, name, known.stable), suspended=paused)
+                stable = self._stable(environment, name, known.stable)
+                found[name] = Wish(name, fallback=stable, suspended=_by_person(known) or paused)
         return found
+
+    def _wish_or_held(
+        self, environment: EnvironmentSettings, sha: str, spec: ServiceSpec, known: ServiceMemory, paused: str
+    ) -> Wish:
+        """As `_wish`; what goes wrong for one service holds that one, never the others."""
+        try:
+            return self._wish(environment, sha, spec, known, paused)
+        except ReconcilerError as error:
+            return Wish(spec.name, suspended=paused, held=error.reason, message=str(error))
+        except Exception as bug:  # noqa: BLE001 - our own bug: this service is held, the others go on
+            shown = "".join(traceback.format_exception(bug))
+            _log.error("internal error", environment=environment.name, service=spec.name, traceback=shown)
+            said = f"a fault of Reconciler, {type(bug).__name__}: {bug}; the log has the traceback"
+            return Wish(spec.name, suspended=paused, held=Reason.INTERNAL_ERROR, message=said)
 
     def _wish(
         self, environment: EnvironmentSettings, sha: str, spec: ServiceSpec, known: ServiceMemory, paused: str
     ) -> Wish:
-        suspended = paused or ("suspended in Git" if spec.suspend else "")
-        if known.suspension is not None:
-            suspended = f"suspended by {known.suspension.by}: {known.suspension.why}"
+        suspended = _by_person(known) or paused or ("suspended in Git" if spec.suspend else "")
         version, absent = self._version(environment.name, spec)
         if absent:
             message = f"secret {absent} is not there: put it where the operator's settings say"
@@ -231,7 +249,8 @@ class Desire:
                     cache=self._files,
                 )
             except ReconcilerError:
-                found = ()
+                # Git may have it at the next look: what could not be read is not remembered as if it were not there.
+                return None
             self._older[key] = found if isinstance(found, ServiceSpec) else None
         spec: ServiceSpec | None = self._older[key]
         return spec
@@ -245,6 +264,8 @@ class Desire:
             error = wanted.error
             reason = error.reason if error else Reason.REVISION_MISSING
             return reason, str(error or "no revision is in use yet")
+        if paused := _paused(state, memory):
+            return Reason.SUSPENDED, paused
         declared = state.services.keys() | state.problems.keys()
         if not declared:
             return (
@@ -272,6 +293,10 @@ def _paused(state: DesiredState, memory: EnvironmentMemory) -> str:
     if memory.suspension is not None:
         return f"the environment is suspended by {memory.suspension.by}: {memory.suspension.why}"
     return "the environment is suspended in Git" if state.suspend else ""
+
+
+def _by_person(known: ServiceMemory) -> str:
+    return f"suspended by {known.suspension.by}: {known.suspension.why}" if known.suspension is not None else ""
 
 
 def _held(environment: EnvironmentSettings, head: Wanted, memory: EnvironmentMemory) -> Stalled:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
-from reconciler.core.errors import Fenced, ReconcilerError
+from reconciler.core.bounds import fitted
+from reconciler.core.errors import Fenced, Reason, ReconcilerError
 from reconciler.core.live import Instance
 from reconciler.core.record import Entry, VersionRef, What
 from reconciler.core.steps import (
@@ -88,10 +89,14 @@ class Executor:
         began = self._clock.monotonic()
         try:
             self._runtime.apply(step)
+        except Fenced:
+            raise
         except ReconcilerError as error:
-            entry = self._entry(commission, What.FAILED, step, began, reason=error.reason, said=str(error))
-            if not isinstance(error, Fenced):
-                self._journal.append(entry)
+            self._journal.append(self._entry(commission, What.FAILED, step, began, error.reason, str(error)))
+            raise
+        except Exception as bug:
+            said = f"{type(bug).__name__}: {bug}"
+            self._journal.append(self._entry(commission, What.FAILED, step, began, Reason.INTERNAL_ERROR, said))
             raise
         hit("loop.after_effect")
         return self._entry(commission, What.DONE, step, began)
@@ -102,7 +107,6 @@ class Executor:
         what: What,
         step: Effect,
         began: float | None = None,
-        *,
         reason: str = "",
         said: str = "",
     ) -> Entry:
@@ -111,20 +115,22 @@ class Executor:
             details |= _ending(step.name, commission.instances)
         if said:
             details["said"] = self._redact(said)
-        return Entry(
-            at=self._clock.now(),
-            what=what,
-            environment=commission.environment,
-            service=commission.service,
-            from_version=commission.stable,
-            to_version=commission.desired,
-            revision=commission.revision,
-            author=commission.author,
-            committer=commission.committer,
-            trigger=commission.trigger,
-            reason=reason,
-            duration=None if began is None else timedelta(seconds=self._clock.monotonic() - began),
-            details=details,
+        return fitted(
+            Entry(
+                at=self._clock.now(),
+                what=what,
+                environment=commission.environment,
+                service=commission.service,
+                from_version=commission.stable,
+                to_version=commission.desired,
+                revision=commission.revision,
+                author=commission.author,
+                committer=commission.committer,
+                trigger=commission.trigger,
+                reason=reason,
+                duration=None if began is None else timedelta(seconds=self._clock.monotonic() - began),
+                details=details,
+            )
         )
 
     def _transition(self, commission: Commission, step: Transition) -> Entry:
@@ -135,20 +141,22 @@ class Executor:
             details["instance"] = step.evidence_of
             details["log"] = self._evidence(step.evidence_of)
         now = self._clock.now()
-        return Entry(
-            at=now,
-            what=step.what,
-            environment=commission.environment,
-            service=commission.service,
-            from_version=step.from_version,
-            to_version=step.to_version,
-            revision=commission.revision,
-            author=commission.author,
-            committer=commission.committer,
-            trigger=commission.trigger,
-            reason=step.reason,
-            duration=None if step.since is None else max(now - step.since, timedelta(0)),
-            details=details,
+        return fitted(
+            Entry(
+                at=now,
+                what=step.what,
+                environment=commission.environment,
+                service=commission.service,
+                from_version=step.from_version,
+                to_version=step.to_version,
+                revision=commission.revision,
+                author=commission.author,
+                committer=commission.committer,
+                trigger=commission.trigger,
+                reason=step.reason,
+                duration=None if step.since is None else max(now - step.since, timedelta(0)),
+                details=details,
+            )
         )
 
     def _evidence(self, name: str) -> list[str]:

@@ -83,3 +83,6 @@ class JournalFollower:
                 self.look()
             except ReconcilerError as error:
                 _log.warning("the journal cannot be read", error=str(error))
+            except Exception:  # noqa: BLE001 (a bug must not end the thread)
+                # Without this thread a newer epoch and a person's word would go unseen.
+                _log.exception("a bug in Reconciler")

@@ -10,26 +10,29 @@ import random
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
 
 from reconciler.backoff import Backoff
 from reconciler.core.admission import Wanted, admission, describe
+from reconciler.core.bounds import fitted
 from reconciler.core.errors import Fenced, Reason, ReconcilerError, Retryable, Stalled
-from reconciler.core.memory import EnvironmentMemory
+from reconciler.core.memory import EnvironmentMemory, ServiceMemory
 from reconciler.core.model import Health
 from reconciler.core.plan import Question, plan
 from reconciler.core.record import Entry, What
-from reconciler.core.status import EnvironmentStatus, Plan, ServicePlan
+from reconciler.core.status import EnvironmentStatus, Plan, ServiceHealth, ServicePlan
 from reconciler.core.steps import Step
 from reconciler.desire import Desire
 from reconciler.execute import Commission, Executor
 from reconciler.ports import Cause, Clock, Journal, Runtime, Secrets, Source
 from reconciler.settings import EnvironmentSettings, Settings
+from reconciler.trouble import Trouble, in_vain, steps_of
 
 ROUNDS = 40
 
@@ -59,22 +62,6 @@ class Cycle:
     recheck_at: datetime | None = None
 
 
-@dataclass
-class _Trouble:
-    """How the services of an environment failed lately ("" is the environment itself): pauses between tries.
-
-    Nothing in it matters after a restart.
-    """
-
-    backoffs: dict[str, Backoff] = field(default_factory=dict)
-    errors: dict[str, ReconcilerError] = field(default_factory=dict)
-    revision: str = ""
-
-    def holds(self, service: str, now: datetime) -> bool:
-        """Whether it is too early to try again."""
-        return service in self.backoffs and self.backoffs[service].holds(now)
-
-
 class Reconciler:
     """Reconciles environments; one call for an environment at a time, several environments side by side."""
 
@@ -83,8 +70,10 @@ class Reconciler:
         self._desire = Desire(house.settings, house.source, house.secrets, house.schemas)
         self._pool = ThreadPoolExecutor(max_workers=house.settings.concurrency, thread_name_prefix="service")
         self._stopping = threading.Event()
-        self._up_since = house.clock.now()
-        self._trouble: dict[str, _Trouble] = {}
+        self._up_since = dict.fromkeys(house.settings.environments, house.clock.now())
+        self._able_since: dict[str, dict[str, datetime]] = {}
+        self._away: set[str] = set()
+        self._trouble: dict[str, Trouble] = {}
         self._log = structlog.get_logger("reconciler.loop")
 
     def stop(self) -> None:
@@ -98,6 +87,13 @@ class Reconciler:
 
     def reconcile(self, environment: str, causes: Sequence[Cause]) -> Cycle:
         """Bring the environment as near to Git as can be done now. Raises Fenced, and Retryable for the whole of it."""
+        try:
+            return self._reconcile(environment, causes)
+        except ReconcilerError:
+            self._away.add(environment)
+            raise
+
+    def _reconcile(self, environment: str, causes: Sequence[Cause]) -> Cycle:
         house = self._house
         settings = house.settings.environments[environment]
         runtime = house.runtimes[settings.runtime]
@@ -105,11 +101,12 @@ class Reconciler:
         wanted = self._desire.wanted(settings, memory, _since(causes))
         trigger = ",".join(sorted({cause.kind for cause in causes}))
         if entries := admission(wanted, memory, trigger, house.clock.now()):
-            house.journal.append(*entries)
+            house.journal.append(*map(fitted, entries))
             memory = house.journal.memory(environment)
         trouble = self._troubles(environment, wanted, causes)
         done = 0
         found = self._look(settings, runtime, wanted, memory)
+        self._note_able(environment, found)
         for _ in range(ROUNDS):
             worked = self._work(settings, runtime, wanted, memory, found, trouble, trigger)
             done += worked
@@ -117,6 +114,9 @@ class Reconciler:
                 break
             memory = house.journal.memory(environment)
             found = self._look(settings, runtime, wanted, memory)
+        for name in list(trouble.errors):
+            if name not in found.bugs and not steps_of(found, name):
+                trouble.over(name)
         return self._cycle(wanted, memory, found, trouble, done)
 
     def plan(self, environment: str, revision: str | None = None) -> EnvironmentStatus:
@@ -140,8 +140,33 @@ class Reconciler:
                     images.add(target.spec.image.pinned)
         live = runtime.observe(settings.name, checks, sorted(images))
         held = self._desire.removals_held(wanted, memory, {instance.service for instance in live.instances})
+        return plan(
+            Question(
+                settings.name,
+                wanted.revision,
+                wishes,
+                live,
+                memory,
+                self._house.clock.now(),
+                held,
+                self._up_since[settings.name] if settings.name not in self._away else self._house.clock.now(),
+                self._able_since.get(settings.name, {}),
+            )
+        )
+
+    def _note_able(self, environment: str, found: Plan) -> None:
+        """The time in which nothing could be done at a service is not held against the version it moves to."""
         now = self._house.clock.now()
-        return plan(Question(settings.name, wanted.revision, wishes, live, memory, now, held, self._up_since))
+        if environment in self._away:
+            self._away.discard(environment)
+            self._up_since[environment] = now
+            self._able_since.pop(environment, None)
+        before = self._able_since.get(environment, {})
+        self._able_since[environment] = {
+            name: now if _waits_for_others(service) else before[name]
+            for name, service in found.services.items()
+            if name in before or _waits_for_others(service)
+        }
 
     def _work(
         self,
@@ -150,11 +175,13 @@ class Reconciler:
         wanted: Wanted,
         memory: EnvironmentMemory,
         found: Plan,
-        trouble: _Trouble,
+        trouble: Trouble,
         trigger: str,
     ) -> int:
         """Do the steps of a plan, services side by side; returns how many steps were taken on."""
         house = self._house
+        if self._stopping.is_set():
+            return 0
         executor = Executor(runtime, house.journal, house.clock, house.redact, self._stopping.is_set)
         revision = wanted.revision
 
@@ -172,25 +199,41 @@ class Reconciler:
             )
 
         now = house.clock.now()
-        due = [
-            (service.service, commission(service), service.steps)
-            for service in found.services.values()
-            if service.steps and not trouble.holds(service.service, now)
-        ]
-        if found.steps and not trouble.holds("", now):
-            self._attempt("", executor, commission(None), found.steps, trouble)
-        if len(due) == 1:
-            self._attempt(due[0][0], executor, due[0][1], due[0][2], trouble)
-        else:
-            tasks = [
-                self._pool.submit(self._attempt, name, executor, mine, steps, trouble) for name, mine, steps in due
+        for name, bug in found.bugs.items():
+            if not trouble.holds(name, now):
+                self._note(name, self._bug(settings.name, name, bug), commission(found.services[name]), trouble)
+        whole = trouble.paced("", found.steps, now)[0] if not trouble.holds("", now) else ()
+        if whole:
+            trouble.did("", whole, now)
+            self._attempt("", executor, commission(None), whole, trouble)
+        due = trouble.due(found, now)
+        for name, steps in due.items():
+            trouble.did(name, steps, now)
+        self._side_by_side(
+            [
+                partial(self._attempt, name, executor, commission(found.services[name]), steps, trouble)
+                for name, steps in due.items()
             ]
-            for task in tasks:
-                task.result()
-        return len(due)
+        )
+        return len(due) + bool(whole)
+
+    def _side_by_side(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """Do them, and return or raise only when all of them ended: nothing works on when the cycle is over."""
+        if len(tasks) == 1:
+            tasks[0]()
+            return
+        begun: list[Future[None]] = []
+        try:
+            begun.extend(self._pool.submit(task) for task in tasks)
+        except RuntimeError:
+            # The pool is closed: the daemon stops. What was begun ends, the rest is for the next start.
+            self._stopping.set()
+        wait(begun)
+        for one in begun:
+            one.result()
 
     def _attempt(
-        self, service: str, executor: Executor, commission: Commission, steps: Sequence[Step], trouble: _Trouble
+        self, service: str, executor: Executor, commission: Commission, steps: Sequence[Step], trouble: Trouble
     ) -> None:
         """Do the steps of one service; what goes wrong stays with this service, but for a lost journal or fence."""
         try:
@@ -202,45 +245,47 @@ class Reconciler:
                 raise
             self._note(service, error, commission, trouble)
         except Exception as error:  # noqa: BLE001 - our own bug: this service pauses and says so, the others go on
-            self._log.error("internal error", service=service, traceback=traceback.format_exc())
-            bug = Stalled(
-                Reason.INTERNAL_ERROR,
-                f"{type(error).__name__}: {error}",
-                where=f"{commission.environment}/{service}",
-                remedy="this is a fault of Reconciler: please report it with the traceback in the log",
-            )
-            self._note(service, bug, commission, trouble)
+            self._note(service, self._bug(commission.environment, service, error), commission, trouble)
         else:
-            trouble.backoffs.pop(service, None)
-            trouble.errors.pop(service, None)
+            trouble.over(service)
 
-    def _note(self, service: str, error: ReconcilerError, commission: Commission, trouble: _Trouble) -> None:
+    def _bug(self, environment: str, service: str, error: Exception) -> Stalled:
+        shown = "".join(traceback.format_exception(error))
+        self._log.error("internal error", service=service, traceback=shown)
+        return Stalled(
+            Reason.INTERNAL_ERROR,
+            f"{type(error).__name__}: {error}",
+            where=f"{environment}/{service}",
+            remedy="this is a fault of Reconciler: please report it with the traceback in the log",
+        )
+
+    def _note(self, service: str, error: ReconcilerError, commission: Commission, trouble: Trouble) -> None:
         """Remember a pause for a service that failed, and record once that a person is needed."""
         house = self._house
         after = error.after if isinstance(error, Retryable) else None
         trouble.backoffs.setdefault(service, Backoff()).failed(house.clock.now(), house.uniform, after)
-        known = trouble.errors.get(service)
         trouble.errors[service] = error
-        if isinstance(error, Stalled) and (known is None or known.reason != error.reason):
-            house.journal.append(
-                Entry(
-                    at=house.clock.now(),
-                    what=What.STALLED,
-                    environment=commission.environment,
-                    service=service,
-                    revision=commission.revision,
-                    trigger=commission.trigger,
-                    reason=error.reason,
-                    details={"said": house.redact(str(error))},
-                )
+        memory = house.journal.memory(commission.environment)
+        known = memory.services.get(service, ServiceMemory()).stalled if service else memory.stalled
+        if isinstance(error, Stalled) and known != error.reason:
+            stalled = Entry(
+                at=house.clock.now(),
+                what=What.STALLED,
+                environment=commission.environment,
+                service=service,
+                revision=commission.revision,
+                trigger=commission.trigger,
+                reason=error.reason,
+                details={"said": house.redact(str(error))},
             )
+            house.journal.append(fitted(stalled))
 
-    def _troubles(self, environment: str, wanted: Wanted, causes: Sequence[Cause]) -> _Trouble:
+    def _troubles(self, environment: str, wanted: Wanted, causes: Sequence[Cause]) -> Trouble:
         """The pauses of an environment; a new revision or a person's word ends them all."""
         sha = wanted.revision.sha if wanted.revision else ""
         trouble = self._trouble.get(environment)
         if trouble is None or trouble.revision != sha or any(cause.kind == "operator" for cause in causes):
-            trouble = self._trouble[environment] = _Trouble(revision=sha)
+            trouble = self._trouble[environment] = Trouble(revision=sha)
         return trouble
 
     def _cycle(
@@ -248,21 +293,33 @@ class Reconciler:
         wanted: Wanted,
         memory: EnvironmentMemory,
         found: Plan,
-        trouble: _Trouble,
+        trouble: Trouble,
         done: int,
     ) -> Cycle:
         now = self._house.clock.now()
-        status = describe(wanted, memory, found, trouble.errors, now)
+        slowed = {
+            name: (steps[0], until)
+            for name, steps in [("", found.steps), *((name, plan.steps) for name, plan in found.services.items())]
+            if (until := trouble.paced(name, steps, now)[1]) is not None
+        }
+        errors = {**{name: in_vain(first) for name, (first, _) in slowed.items()}, **trouble.errors}
+        status = describe(wanted, memory, found, errors, now)
         times = [backoff.until for name, backoff in trouble.backoffs.items() if backoff.until and backoff.holds(now)]
+        times.extend(until for _, until in slowed.values())
         if found.recheck_at is not None:
             times.append(max(found.recheck_at, now))
-        pending = any(service.steps and not trouble.holds(name, now) for name, service in found.services.items())
-        if pending and not self._stopping.is_set():
+        if trouble.due(found, now) and not self._stopping.is_set():
             times.append(now)
         result = "synced" if found.in_sync and not status.reason else "progressing"
-        if wanted.error is not None or trouble.errors:
+        if wanted.error is not None or errors or found.bugs:
             result = "failed"
         return Cycle(status, result, done, min(times, default=None))
+
+
+def _waits_for_others(service: ServicePlan) -> bool:
+    """Whether it stands still for a reason that is not its own."""
+    held = service.health in (ServiceHealth.SUSPENDED, ServiceHealth.UNKNOWN)
+    return held or service.reason is Reason.DEPENDENCY_NOT_READY
 
 
 def _since(causes: Sequence[Cause]) -> datetime | None:

@@ -21,7 +21,7 @@ from reconciler.redact import Redactor
 from reconciler.settings import LogSettings
 
 QUIET_FOR = 10.0
-_QUIET_LIBRARIES = ("apscheduler", "asyncio", "docker", "git", "paramiko", "urllib3", "uvicorn", "watchdog")
+_QUIET_LIBRARIES = ("apscheduler", "asyncio", "docker", "git", "urllib3", "uvicorn", "watchdog")
 
 
 def configure_logs(settings: LogSettings, redactor: Redactor, stream: TextIO | None = None) -> None:

@@ -32,6 +32,9 @@ STUCK_AFTER = 900.0
 NEWS = frozenset({"webhook", "file", "operator", "reload"})
 """Kinds of cause that end a backoff: somebody changed something. A poll only looks."""
 
+SERVICES_TOLD = 20
+"""So many services are named in the line about a cycle."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -121,6 +124,9 @@ class Workers:
                 environment, causes = taken
                 try:
                     self._attend(environment, causes)
+                except Exception:  # noqa: BLE001 (a bug must not end the thread)
+                    # Outside of a cycle: with its thread the worker would be lost for all environments.
+                    _log.exception("a bug in Reconciler")
                 finally:
                     inbox.done(environment)
             self._desk.metrics.inbox_depth.set(inbox.depth)
@@ -190,7 +196,9 @@ class Workers:
         desk.metrics.show(status)
         desk.metrics.reconcile_duration.observe(duration)
         desk.metrics.reconciles.labels(status.environment, cycle.result).inc()
-        outcome = (cycle.result, status.revision, str(status.reason or ""))
+        troubled = _troubled(status)
+        reasons = ",".join(f"{name}={said.partition(':')[0]}" for name, said in troubled.items())
+        outcome = (cycle.result, status.revision, f"{status.reason or ''} {reasons}")
         quiet = cycle.steps_done == 0 and outcome == record.outcome
         record.outcome = outcome
         level = "debug" if quiet else "warning" if cycle.result == "failed" else "info"
@@ -203,4 +211,12 @@ class Workers:
             duration=round(duration, 3),
             reason=str(status.reason or ""),
             message=status.message,
+            services=troubled,
         )
+
+
+def _troubled(status: EnvironmentStatus) -> dict[str, str]:
+    """The services that are not as they should be, with the reason; the first SERVICES_TOLD of them."""
+    plans = status.plan.services.items() if status.plan else ()
+    told = {name: f"{plan.reason}: {plan.message}" for name, plan in sorted(plans) if plan.reason is not None}
+    return dict(list(told.items())[:SERVICES_TOLD])

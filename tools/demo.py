@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def perform(stage: Stage, screen: Screen, *, private: bool) -> int:
         told = _set_up(stage, screen, private=private)
         _tell(told)
     except KeyboardInterrupt:
-        screen.say("\ninterrupted; `make demo-stop` removes what was started", "bold")
+        screen.say(f"\ninterrupted; `{_stop_command()}` removes what was started", "bold")
         return INTERRUPTED
     except (Missed, ReconcilerError, DockerException, requests.RequestException, OSError) as error:
         problem = f"{stages.fault(error)}\nThe end of the daemon's log ({_near(stage.log)}):\n{stage.log_end()}"
@@ -66,7 +67,7 @@ def perform(stage: Stage, screen: Screen, *, private: bool) -> int:
     _summary(screen, checks, time.monotonic() - began)
     if problem:
         screen.say(f"\nThe demo stopped: {problem}", "bold red")
-        screen.say("`make demo-stop` removes what was started.")
+        screen.say(f"`{_stop_command()}` removes what was started.")
         return 1
     _what_next(stage, screen)
     return 0 if all(check.holds for check in checks) else 1
@@ -105,6 +106,7 @@ def _tell(told: story.Story) -> None:
         3,
         "A pull request is merged",
         "One by one: a fresh container proves itself healthy and takes requests, then an old one goes.",
+        "On the right: what the visitor's requests got so far.",
     )
     good = story.release(told)
     screen.chapter(
@@ -153,9 +155,15 @@ def _what_next(stage: Stage, screen: Screen) -> None:
         f"{reconciler} status --watch",
         f"{reconciler} audit list --since 10m",
         f"$EDITOR {fleet}/environments/demo/web.yaml && git -C {fleet} commit -a && git -C {fleet} push",
-        "make demo-stop",
+        _stop_command(),
     ):
-        screen.console.print(Text("  $ ", "bold green") + Text(line), soft_wrap=True)
+        screen.console.print(Text.assemble(("  $ ", "bold green"), line), soft_wrap=True)
+
+
+def _stop_command() -> str:
+    """How this very demo is removed."""
+    elsewhere = os.environ.get(stages.DIRECTORY_VARIABLE)
+    return f"{stages.DIRECTORY_VARIABLE}={elsewhere} make demo-stop" if elsewhere else "make demo-stop"
 
 
 def _near(path: Path) -> str:
@@ -174,7 +182,7 @@ class _Steps:
 
     def done(self, what: str) -> None:
         now = time.monotonic()
-        self._screen.event(now - self._began, Text("✓ ", "green") + Text(what))
+        self._screen.event(now - self._began, Text.assemble(("✓ ", "green"), what))
         self._began = now
 
 

@@ -38,13 +38,13 @@ class Screen:
     def chapter(self, number: int, title: str, *sentences: str) -> None:
         """The heading of a chapter, and what it is about."""
         self.console.print()
-        self.console.print(Text(f" {number} ", "bold white on blue") + Text(f" {title}", "bold"))
+        self.console.print(Text.assemble((f" {number} ", "bold white on blue"), (f" {title}", "bold")))
         for sentence in sentences:
             self.say(sentence, "italic")
 
     def command(self, line: str, who: str = "") -> None:
         """A command as a person types it; `who` is said behind it."""
-        text = Text("  $ ", "bold green") + Text(line, "bold")
+        text = Text.assemble(("  $ ", "bold green"), (line, "bold"))
         if who:
             room = self.console.width - text.cell_len - len(who) - 4
             text.append(" " * max(room, 2) + f"# {who}", "dim")
@@ -57,7 +57,7 @@ class Screen:
 
     def event(self, seconds: float, what: Text, aside: str = "") -> None:
         """Something that happened `seconds` after the person's act; `aside` stands at the right, if there is room."""
-        line = Text(f"{seconds:+8.2f} s  ", "cyan") + what
+        line = Text.assemble((f"{seconds:+8.2f} s  ", "cyan"), what)
         room = self.console.width - line.cell_len - len(aside)
         if aside and room > 1:
             line.append(" " * room + aside, "dim")
@@ -80,7 +80,10 @@ class Screen:
 
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """While something is awaited."""
+        """While something is awaited; shown where a person looks at a terminal."""
+        if not self.console.is_interactive:
+            yield
+            return
         with self.console.status(Text(text)) as status:
             self._status = status
             try:

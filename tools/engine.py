@@ -2,8 +2,8 @@
 
 `python -m tools.engine up|down --dir DIR [--private]`. An engine that already answers at DOCKER_HOST or at the usual
 socket is used as it is, unless `--private` asks for one on its own socket and data root. Both commands can be repeated.
-A private engine changes nothing of this host that another engine uses: it has no docker0, no packet filter and a pool of
-addresses of its own; published ports go through its proxies, and nothing is forwarded to other machines.
+A private engine changes nothing that another engine uses: it has no docker0, leaves the packet filter alone and has its
+own pool of addresses; published ports go through its proxies, and nothing is forwarded to other machines.
 Only what this module started is ever stopped, and only by the pid and start time that it wrote down.
 """
 
@@ -90,7 +90,7 @@ def revive(directory: Path) -> Engine:
     directory = directory.resolve()
     known = read(directory)
     if known is None or known.dockerd is None:
-        raise SystemExit(f"no private engine was started in {directory}. Start one: python -m tools.engine up --private")
+        raise SystemExit(f"no private engine was started in {directory}. Start one: tools.engine up --private")
     if alive(known.dockerd):
         return known
     return _note(directory, replace(known, dockerd=_start_dockerd(directory, known.pool, known.options)))
@@ -139,10 +139,11 @@ def _end(directory: Path, engine: Engine) -> None:
 def _left_running(directory: Path) -> bool:
     """Whether anything still runs that a killed dockerd started."""
     wanted = os.fsencode(directory / "exec")
-    return any(wanted in words for words in _command_lines())
+    return any(wanted in words for words in command_lines())
 
 
-def _command_lines() -> Iterator[bytes]:
+def command_lines() -> Iterator[bytes]:
+    """The command line of everything that runs here, its words apart by zero bytes."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             yield file.read_bytes()
@@ -189,12 +190,26 @@ def _start_dockerd(directory: Path, pool: str, options: Sequence[str]) -> Starte
         *("--bridge", "none", "--default-address-pool", f"base={pool},size=26"),
         # Nor the packet filter, where it would replace the chains of the first.
         *("--iptables=false", "--ip6tables=false", "--ip-forward=false", "--userland-proxy=true"),
+        # Nobody waits for resolvers, which are out of reach: names without a dot are not passed on to them.
+        *("--dns-opt", "ndots:0"),
         *options,
     ]
+    _forget_containerd(directory)
     packet_filter.accept(pool)
     started = spawn(command, directory / "dockerd.log")
     _wait(lambda: answers(f"unix://{path}"), started, directory / "dockerd.log", "dockerd")
     return started
+
+
+def _forget_containerd(directory: Path) -> None:
+    """Remove the pid of the containerd that died with a killed dockerd: its zombie would be taken for a running one."""
+    file = directory / "exec" / "containerd" / "containerd.pid"
+    if file.exists():
+        pid, end = int(file.read_text()), time.monotonic() + 2.0
+        while _born(pid) and time.monotonic() < end:
+            time.sleep(0.02)
+        if not _born(pid):
+            file.unlink()
 
 
 def _free_subnet() -> str:
@@ -203,7 +218,7 @@ def _free_subnet() -> str:
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         number = int(line.split()[1], 16).to_bytes(4, "little")
         taken.add((number[0], number[1], number[2] // 64))
-    for words in _command_lines():
+    for words in command_lines():
         for second, third in re.findall(rb"base=10\.(\d+)\.(\d+)\.0/18", words):
             taken.add((10, int(second), int(third) // 64))
     for step in range(256):

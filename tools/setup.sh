@@ -90,6 +90,8 @@ missing_packages() {
   links_statically || echo libc6-dev
   has ssh && has ssh-keygen || echo openssh-client
   has sshd || echo openssh-server
+  has openssl || echo openssl
+  has setpriv || echo util-linux
   has iptables || echo iptables
   has docker-registry || echo docker-registry
   has dockerd || engine_answers || echo docker.io

@@ -1,13 +1,13 @@
 """The connection to one Docker Engine: made when first needed, never taken from the environment's DOCKER_* variables.
 
-Every exception of the SDK, of requests and of paramiko becomes one of ours here. No knowledge of environments or
-instances.
+Every exception of the SDK and of requests becomes one of ours here. No knowledge of environments or instances.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import docker
-import paramiko  # type: ignore[import-untyped]
 import requests
 import urllib3
 from docker import auth
-from docker.errors import APIError, DockerException, NotFound
+from docker.constants import MINIMUM_DOCKER_API_VERSION
+from docker.errors import APIError, DockerException, InvalidVersion, NotFound
 from docker.tls import TLSConfig
+from docker.utils import version_lt
 
+from reconciler.adapters.docker_tunnel import Tunnel
 from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
 from reconciler.settings import DockerSettings
 
@@ -42,13 +44,17 @@ class Engine(docker.APIClient):
         _url: Callable[..., str]
         _raise_for_status: Callable[[requests.Response], None]
 
-    def __init__(self, settings: DockerSettings, tls: TLSConfig | None) -> None:
-        timeout = math.ceil(settings.timeout.total_seconds())
-        super().__init__(settings.host, version="auto", timeout=timeout, tls=tls or False, max_pool_size=POOL)
-        # The SDK reads proxies, headers and credentials from the caller's home; the operator's settings alone count.
+    def __init__(self, host: str, timeout: float, tls: TLSConfig | None) -> None:
+        lowest = MINIMUM_DOCKER_API_VERSION
+        super().__init__(host, version=lowest, timeout=math.ceil(timeout), tls=tls or False, max_pool_size=POOL)
+        # The SDK reads proxies, headers and credentials from the caller's home, and requests an authority from
+        # REQUESTS_CA_BUNDLE in place of ours; the operator's settings alone count, from the first question on.
         self.trust_env = False
         self._general_configs: Json = {}
         self._auth_configs = auth.AuthConfig({})
+        self._version = str(self.version(api_version=False).get("ApiVersion"))
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", self._version) or version_lt(self._version, lowest):
+            raise InvalidVersion(f"its API is {self._version[:20]}, and at least {lowest} is needed")
 
     def image(self, reference: str) -> Json:
         """Inspect an image. Raises NotFound."""
@@ -119,14 +125,17 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
 
 
 class Connection:
-    """One engine, reached when first asked; the same client afterwards, which opens sockets anew by itself."""
+    """One engine, reached when first asked; the same client afterwards, which opens sockets anew by itself.
+
+    An `ssh://` engine is reached through a tunnel, which is opened anew whenever it is found broken.
+    """
 
     def __init__(self, settings: DockerSettings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
         self._client: Engine | None = None
         self._info: Json | None = None
-        self._closed = False
+        self._tunnel: Tunnel | None = None
 
     @property
     def where(self) -> str:
@@ -136,9 +145,10 @@ class Connection:
     def client(self) -> Engine:
         """The client. Raises Retryable(ENGINE_UNREACHABLE), Stalled(SETTINGS_INVALID)."""
         with self._lock:
+            host = self._reached_at()
             if self._client is None:
-                with engine_errors(self.where):
-                    self._client = Engine(self.settings, self._tls())
+                with engine_errors(self.where, said=lambda: self._tunnel.said if self._tunnel else ""):
+                    self._client = Engine(host, self.settings.timeout.total_seconds(), self._tls())
             return self._client
 
     def info(self) -> Json:
@@ -167,6 +177,16 @@ class Connection:
         with self._lock:
             if self._client is not None:
                 self._client.close()
+            if self._tunnel is not None:
+                self._tunnel.close()
+
+    def _reached_at(self) -> str:
+        host = self.settings.host
+        if not host.startswith("ssh://"):
+            return host
+        if self._tunnel is None:
+            self._tunnel = Tunnel(host, self.settings.timeout.total_seconds())
+        return f"unix://{self._tunnel.open()}"
 
     def _tls(self) -> TLSConfig | None:
         settings = self.settings
@@ -186,8 +206,11 @@ class Connection:
 
 
 @contextmanager
-def engine_errors(where: str, remedy: str = "") -> Iterator[None]:
-    """Translate whatever a call to the engine raises. `where` names the engine and the thing asked about."""
+def engine_errors(where: str, remedy: str = "", said: Callable[[], str] = str) -> Iterator[None]:
+    """Translate whatever a call to the engine raises. `where` names the engine and the thing asked about.
+
+    `said` tells what the way to the engine has to say of the failure.
+    """
     try:
         yield
     except ReconcilerError:
@@ -198,13 +221,12 @@ def engine_errors(where: str, remedy: str = "") -> Iterator[None]:
         DockerException,
         requests.RequestException,
         urllib3.exceptions.HTTPError,
-        paramiko.SSHException,
         OSError,
         EOFError,
     ) as error:
         raise Retryable(
             Reason.ENGINE_UNREACHABLE,
-            f"the engine does not answer: {_short(error)}",
+            f"the engine does not answer: {'; '.join(filter(None, (_short(error), said())))}",
             where=where,
             remedy="Check that the Docker daemon runs and that this user may use it",
         ) from error

@@ -61,8 +61,9 @@ def volume_name(instance: str, index: int) -> str:
 
 
 def instance_of(leftover: str) -> str:
-    """The instance for which a filler or a volume was made."""
-    return leftover.removesuffix(".filler").partition(".files.")[0]
+    """The instance for which a filler or a volume was made. A service may be called `files` itself."""
+    instance, _, end = leftover.rpartition(".files.")
+    return instance if instance and end.isdigit() else leftover.removesuffix(".filler")
 
 
 def ownership(owner: str, environment: str, role: str) -> dict[str, str]:

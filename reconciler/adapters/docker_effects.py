@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import posixpath
 import tarfile
+import time
+from datetime import timedelta
 
 from reconciler.adapters import docker_create
 from reconciler.adapters.docker_connection import APIError, Json, NotFound, engine_errors, message_of
 from reconciler.adapters.docker_images import Images
 from reconciler.adapters.docker_network import Network, endpoint_of
+from reconciler.adapters.docker_observe import PORT_TAKEN
 from reconciler.adapters.docker_ownership import Ownership, derived_name, environment_of, name_taken, not_owned
 from reconciler.core import names
 from reconciler.core.errors import Reason, Retryable
@@ -18,6 +21,9 @@ from reconciler.failpoints import hit
 from reconciler.ports import Secrets
 
 MAX_PASSWD = 1024 * 1024
+REMOVAL_SECONDS = 5.0
+"""How long a removal by hand may take until the name is free again; it is looked at every REMOVAL_LOOK seconds."""
+REMOVAL_LOOK = 0.02
 UNSTARTABLE = (
     "oci runtime",
     "executable file not found",
@@ -68,7 +74,7 @@ class Effects:
         self._create_container(effect, request, where)
 
     def _exists(self, effect: CreateInstance) -> bool:
-        found = self._owned.inspect(effect.name)
+        found = self._staying(effect.name)
         if found is None:
             return False
         labels = found["Config"].get("Labels") or {}
@@ -77,14 +83,31 @@ class Effects:
             raise name_taken(effect.name, self._connection.where)
         return True
 
+    def _staying(self, name: str) -> Json | None:
+        """The container with a name, once none that is just being removed has it. Raises Retryable when that lasts."""
+        end = time.monotonic() + REMOVAL_SECONDS
+        while (found := self._owned.inspect(name)) is not None and found["State"].get("Status") == "removing":
+            if time.monotonic() >= end:
+                raise Retryable(
+                    Reason.ENGINE_REFUSED,
+                    "the container that had this name before is still being removed",
+                    where=self._where(name),
+                    remedy="It is tried again; see the engine's log if this stays",
+                    after=timedelta(seconds=1),
+                )
+            time.sleep(REMOVAL_LOOK)
+        return found
+
     def _create_container(self, effect: CreateInstance, request: Json, where: str) -> None:
         hit("docker.before_create")
         with engine_errors(where):
             try:
                 self._connection.client().create(effect.name, request)
             except APIError as error:
-                if error.status_code != 409 or not self._exists(effect):
+                if error.status_code != 409:
                     raise
+                if not self._exists(effect):  # what had the name is gone by now
+                    self._connection.client().create(effect.name, request)
         hit("docker.after_create")
 
     def _fill(self, effect: CreateInstance, volumes: tuple[docker_create.FileVolume, ...], user: str) -> None:
@@ -156,7 +179,8 @@ class Effects:
                     self._connection.client().start(found["Id"])
                 except APIError as error:
                     said = message_of(error).lower()
-                    if "port is already allocated" in said or not any(words in said for words in UNSTARTABLE):
+                    taken = any(words in said for words in PORT_TAKEN)
+                    if taken or not any(words in said for words in UNSTARTABLE):
                         raise
             hit("docker.after_start")
 

@@ -26,6 +26,8 @@ from reconciler.core.live import Difference, Foreign, HealthStatus, Instance, Ph
 INSPECTORS = 8
 _DURATION = re.compile(r"(Up|Exited|Created|Restarting)( \(\d+\))?.*?(\(Paused\))?$")
 
+PORT_TAKEN = ("port is already allocated", "address already in use", "failed to bind")
+"""What the engine says when a host port is in use: that is no fault of the instance, which can start later."""
 _PHASES = {"created": Phase.CREATED, "running": Phase.RUNNING, "paused": Phase.PAUSED}
 
 
@@ -203,8 +205,8 @@ def _fingerprint(item: Json) -> tuple[Any, ...]:
 
 
 def _phase(state: Json) -> Phase:
-    status = str(state.get("Status"))
-    if status == "created" and state.get("Error") and "port is already allocated" not in str(state["Error"]):
+    status, error = str(state.get("Status")), str(state.get("Error") or "").lower()
+    if status == "created" and error and not any(words in error for words in PORT_TAKEN):
         return Phase.EXITED  # its program could not be run at all
     return _PHASES.get(status, Phase.EXITED)
 

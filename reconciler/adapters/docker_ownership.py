@@ -79,9 +79,9 @@ class Ownership:
         return found if exact else None
 
     def find(self, name: str) -> Json | None:
-        """Our instance with the derived name `name`, also when it was renamed by hand.
+        """Our instance with the derived name `name`, also when it was renamed by hand and another took its name.
 
-        Raises Stalled(NOT_OWNED) when the name belongs to something else.
+        Raises Stalled(NOT_OWNED) when the name belongs to something else and ours does not exist.
         """
         environment = environment_of(name)
         if not environment:
@@ -89,12 +89,13 @@ class Ownership:
         found = self.inspect(name)
         if found is not None:
             labels = found["Config"].get("Labels") or {}
-            if not self.owns(labels, environment) or derived_name(labels) != name:
-                raise not_owned(name, self.connection.where)
-            return found
+            if self.owns(labels, environment) and derived_name(labels) == name:
+                return found
         for summary in self.listed(environment):
             if derived_name(summary.get("Labels") or {}) == name:
                 return self.inspect(str(summary["Id"]))
+        if found is not None:
+            raise not_owned(name, self.connection.where)
         return None
 
     def listed(self, environment: str) -> list[Json]:

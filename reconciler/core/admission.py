@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from reconciler.core.errors import Reason, ReconcilerError
+from reconciler.core.errors import Reason, ReconcilerError, Retryable
 from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.model import DesiredState, Revision
 from reconciler.core.record import Entry, What
@@ -31,9 +31,15 @@ class Wanted:
 
 
 def admission(wanted: Wanted, memory: EnvironmentMemory, trigger: str, now: datetime) -> list[Entry]:
-    """The records of a revision that is seen for the first time: admitted, rejected, or rewritten history."""
+    """The records of what a look at Git means anew: a revision admitted or rejected, or rewritten history.
+
+    A revision that was rejected and now is acceptable (settings changed, say) or is the admitted one again is admitted
+    with a record of its own. An error that says nothing about the revision rejects nothing.
+    """
     head = wanted.head
-    if head is None or head.sha in (memory.admitted, memory.rejected):
+    if head is None or isinstance(wanted.error, Retryable):
+        return []
+    if head.sha == memory.rejected if wanted.error else head.sha == memory.admitted and not memory.rejected:
         return []
     base = Entry(
         at=now,

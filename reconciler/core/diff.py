@@ -115,9 +115,12 @@ def disqualifies(difference: Difference, policy: DriftPolicy) -> bool:
 
 
 def missing(instances: tuple[Instance, ...], memory: ServiceMemory) -> tuple[str, ...]:
-    """Names of instances that by our own acts should exist and do not: removed by hand."""
+    """Names of instances that by our own acts should exist and do not: removed by hand.
+
+    Those that were lost, or on their way out, do not count: nobody is without them.
+    """
     present = {instance.name for instance in instances}
-    return tuple(sorted(memory.made - present))
+    return tuple(sorted(memory.made.difference(present, memory.lost, memory.detached, memory.terminated)))
 
 
 def sort(

@@ -52,12 +52,13 @@ class ServiceMemory:
     """What the journal knows of one service.
 
     `detached` and `terminated` hold when an instance lost its traffic and got SIGTERM; `kept` are instances that we
-    stopped but keep as the way back; `losses` are the times at which instances of the stable version were lost, `lost`
-    the names of those not yet removed. `served` are the instances that should be in traffic, `exposed` those that ever
-    may have been. `drift` is what was reported of each instance, so that it is reported once, and `drifted` holds until
-    the repair is recorded; `returning` is when a rollback began. `made` are the instances that by our own acts should
-    exist, `intended` those of which a creation may or may not have happened: what is in `made` and not observed was
-    removed by hand, what is observed and in neither was added by hand.
+    stopped but keep as the way back; `losses` are the times at which instances of the stable version were lost,
+    `lost` the names of those not yet removed. `served` are the instances that should be in traffic, `exposed` those
+    that ever may have been. `drift` is what was reported of each instance, so that it is reported once, and `drifted`
+    holds until the repair is recorded; `returning` is when a rollback began; `stalled` is why a person is needed,
+    until it moves on. `made` are the instances that by our own acts should exist, `intended` those of which a
+    creation may or may not have happened: what is in `made` and not observed was removed by hand, what is observed
+    and in neither was added by hand.
     """
 
     stable: VersionRef | None = None
@@ -86,7 +87,8 @@ class EnvironmentMemory:
     """What the journal knows of one environment.
 
     `good` maps a service that is not valid in the admitted revision to the last revision in which it was; `foreign` is
-    what was reported of things that are not ours but in our way.
+    what was reported of things that are not ours but in our way; `stalled` is why a person is needed for the
+    environment as a whole.
     """
 
     admitted: str = ""
@@ -99,6 +101,7 @@ class EnvironmentMemory:
     services: Mapping[str, ServiceMemory] = field(default_factory=dict)
     foreign: Mapping[str, str] = field(default_factory=dict)
     suspension: Suspension | None = None
+    stalled: str = ""
 
 
 def remember(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
@@ -116,6 +119,7 @@ def remember(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
                 rejected="",
                 rejected_reason="",
                 good=_good(memory, entry),
+                stalled="",
             )
         case What.REVISION_REJECTED:
             return replace(memory, rejected=entry.revision, rejected_reason=entry.reason)
@@ -123,12 +127,19 @@ def remember(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
             return replace(memory, suspension=_suspension(entry))
         case What.RESUMED:
             # After a refusal (unrelated history, say) a person's word lets the head be judged as if it were the first.
-            return replace(memory, suspension=None, rejected="", admitted="" if memory.rejected else memory.admitted)
+            admitted = "" if memory.rejected else memory.admitted
+            return replace(memory, suspension=None, rejected="", admitted=admitted, stalled="")
         case What.DRIFT_FOUND:
             name, differences = str(entry.details.get("name", "")), str(entry.details.get("differences", ""))
             return replace(memory, foreign={**memory.foreign, name: differences})
         case What.DRIFT_REPAIRED:
-            return replace(memory, foreign={})
+            # Without names nothing foreign is left at all.
+            gone = _names(entry, "gone") or memory.foreign.keys()
+            return replace(memory, foreign={name: said for name, said in memory.foreign.items() if name not in gone})
+        case What.STALLED:
+            return replace(memory, stalled=entry.reason)
+        case What.DONE:
+            return replace(memory, stalled="") if memory.stalled else memory
         case _:
             return memory
 
@@ -167,7 +178,8 @@ def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
         case "DetachTraffic":
             return replace(service, detached={**service.detached, name: entry.at})
         case "AttachTraffic":
-            return replace(service, detached=_without(service.detached, name), served=service.served | {name})
+            detached = _without(service.detached, name)
+            return replace(service, detached=detached, served=service.served | {name}, stalled="")
         case "TerminateInstance":
             kept = service.kept | {name} if entry.details.get("keep") else service.kept
             return replace(service, terminated={**service.terminated, name: entry.at}, kept=kept)
@@ -176,10 +188,10 @@ def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
                 service,
                 terminated=_without(service.terminated, name),
                 detached=_without(service.detached, name),
+                stalled="",
             )
         case "RemoveInstance":
-            forgotten = _forgotten(service, name)
-            return replace(forgotten, intended=service.intended - {name}, drift=_without(service.drift, name))
+            return _vanished(service, frozenset({name}))
         case _:
             return service
 
@@ -194,6 +206,18 @@ def _forgotten(service: ServiceMemory, name: str) -> ServiceMemory:
         lost=service.lost - {name},
         served=service.served - {name},
         exposed=service.exposed - {name},
+    )
+
+
+def _vanished(service: ServiceMemory, gone: frozenset[str]) -> ServiceMemory:
+    """Without all that was known of instances that are no more. The names of removals by hand would pile up else."""
+    for name in gone:
+        service = _forgotten(service, name)
+    return replace(
+        service,
+        made=service.made - gone,
+        intended=service.intended - gone,
+        drift={name: said for name, said in service.drift.items() if name not in gone},
     )
 
 
@@ -267,7 +291,9 @@ def _instance_healthy(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 def _instance_lost(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     name = str(entry.details.get("name", ""))
-    return replace(service, losses=(*service.losses, entry.at)[-LOSSES_KEPT:], lost=service.lost | {name})
+    # Instances that were found lost at one look fell together, as when their host restarts: that is one loss.
+    losses = service.losses if "with" in entry.details else (*service.losses, entry.at)[-LOSSES_KEPT:]
+    return replace(service, losses=losses, lost=service.lost | {name})
 
 
 def _promoted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -275,18 +301,19 @@ def _promoted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
         return service
     previous = service.previous if service.stable == entry.to_version else service.stable
     return replace(
-        service,
+        _vanished(service, _names(entry, "gone")),
         stable=entry.to_version,
         promoted_at=entry.at,
         previous=previous,
         rollout=None,
         returning=None,
         losses=(),
+        stalled="",
     )
 
 
 def _rolled_back(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    return replace(service, returning=None)
+    return replace(service, returning=None, stalled="")
 
 
 def _quarantine_lifted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -313,7 +340,7 @@ def _drift_found(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _drift_repaired(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    return replace(service, drift={}, drifted=False, made=service.made - _names(entry, "gone"))
+    return replace(_vanished(service, _names(entry, "gone")), drift={}, drifted=False)
 
 
 def _stalled(service: ServiceMemory, entry: Entry) -> ServiceMemory:

@@ -214,10 +214,13 @@ class ServiceSpec:
         return any(port.host is not None for port in self.ports)
 
     def operated_as(self, newest: ServiceSpec) -> ServiceSpec:
-        """This version, run the way `newest` asks: what is not part of a version is taken from there."""
+        """This version, run the way `newest` asks: what is not part of a version is taken from there.
+
+        Where this one publishes a host port, only one instance can hold it, however many `newest` wants.
+        """
         return replace(
             self,
-            replicas=newest.replicas,
+            replicas=min(newest.replicas, 1) if self.stop_first else newest.replicas,
             drain=newest.drain,
             rollout=newest.rollout,
             depends_on=newest.depends_on,

@@ -6,8 +6,8 @@ Each cycle computes this anew; there is no other memory than the fold of the jou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from reconciler.core import names, reports
@@ -19,7 +19,15 @@ from reconciler.core.model import ImageRef, Revision, ServiceSpec, Target
 from reconciler.core.record import VersionRef, What
 from reconciler.core.rollout import Motion, move
 from reconciler.core.status import Plan, ServiceHealth, ServicePlan, Sync
-from reconciler.core.steps import CreateInstance, EnsureNetwork, StartInstance, Step, SweepOrphan, Transition
+from reconciler.core.steps import (
+    CreateInstance,
+    EnsureNetwork,
+    PullImage,
+    StartInstance,
+    Step,
+    SweepOrphan,
+    Transition,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,8 @@ class Wish:
 class Question:
     """All that a plan is a function of.
 
-    `up_since`: when this daemon began to look; before that nothing could progress.
+    `able_since`: by service, since when this daemon can do something about it; before that nothing could progress.
+    `up_since` is the same for those not named there.
     """
 
     environment: str
@@ -53,53 +62,84 @@ class Question:
     now: datetime
     removals_held: tuple[Reason, str] | None = None
     up_since: datetime | None = None
+    able_since: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def plan(question: Question) -> Plan:
-    """The plan of an environment. Services are independent of each other, but for `dependsOn`."""
+    """The plan of an environment. Services are independent of each other, but for `dependsOn`.
+
+    A fault of ours in one of them holds that one and stands in `bugs`; the others go on.
+    """
     live, memory = question.live, question.memory
     found: dict[str, ServicePlan] = {}
-    owned = {instance.service for instance in live.instances}
+    bugs: dict[str, Exception] = {}
+    owned: dict[str, list[Instance]] = {}
+    for instance in live.instances:
+        owned.setdefault(instance.service, []).append(instance)
     remembered = {name for name, known in memory.services.items() if known.stable or known.rollout or known.made}
-    for name in sorted(question.wishes.keys() | owned | remembered):
-        instances = tuple(instance for instance in live.instances if instance.service == name)
+    for name in sorted(question.wishes.keys() | owned.keys() | remembered):
+        instances = tuple(owned.get(name, ()))
         wish = question.wishes.get(name, Wish(name))
         if (wish.desired is None and wish.held is None) and question.removals_held is not None:
             wish = replace(wish, held=question.removals_held[0], message=question.removals_held[1])
-        found[name] = plan_service(question, wish, instances)
+        try:
+            found[name] = plan_service(question, wish, instances)
+        except Exception as bug:  # noqa: BLE001 - whatever it is, it must not stop the other services
+            bugs[name] = bug
+            said = f"a fault of Reconciler, {type(bug).__name__}: {bug}"
+            known = memory.services.get(name, ServiceMemory())
+            found[name] = _still(wish, known, instances, Reason.INTERNAL_ERROR, said)
     for name, service in found.items():
         found[name] = _await_dependencies(question, service, found)
-    steps = (*_environment_steps(question, found), *reports.foreign(live, memory))
+    steps = _environment_steps(question, found)
     times = [service.recheck_at for service in found.values() if service.recheck_at is not None]
-    return Plan(question.environment, question.revision, found, steps, min(times, default=None))
+    return Plan(question.environment, question.revision, found, steps, min(times, default=None), bugs)
 
 
 def _environment_steps(question: Question, services: Mapping[str, ServicePlan]) -> tuple[Step, ...]:
-    """The network before the first instance; leftovers at any time."""
-    steps: list[Step] = [SweepOrphan(name) for name in question.live.orphans]
+    """What is in the way is told first, the network comes before the first instance, leftovers go at any time.
+
+    In this order nothing that may fail keeps from what matters more.
+    """
+    steps: list[Step] = [*reports.foreign(question.live, question.memory)]
     if not question.live.network_ready and any(service.steps for service in services.values()):
         steps.append(EnsureNetwork(question.environment))
-    return tuple(steps)
+    return (*steps, *(SweepOrphan(name) for name in question.live.orphans))
 
 
 def _await_dependencies(question: Question, service: ServicePlan, found: Mapping[str, ServicePlan]) -> ServicePlan:
-    """A new version starts only when the services it depends on run what Git declares; repairs never wait."""
+    """No instance of a new version is made before the services it depends on run what Git declares.
+
+    Repairs and the way back never wait, nor does an instance that is made already: for it the old one may be gone.
+    """
     wish = question.wishes.get(service.service)
-    if wish is None or wish.desired is None or wish.held:
+    if wish is None or wish.desired is None or wish.held or wish.suspended:
+        return service
+    known = question.memory.services.get(service.service, ServiceMemory())
+    if wish.desired.version in known.quarantine:
         return service
     if service.stable is not None and service.stable.version == wish.desired.version:
         return service
     for needed in wish.desired.spec.depends_on:
         other = found.get(needed)
         if other is not None and (other.sync is not Sync.SYNCED or other.health is not ServiceHealth.HEALTHY):
-            kept = tuple(step for step in service.steps if not isinstance(step, CreateInstance | StartInstance))
             return replace(
                 service,
-                steps=kept,
+                steps=_without_growth(service.steps),
                 waiting=f"{needed}, which it depends on, to be in sync and healthy",
                 reason=Reason.DEPENDENCY_NOT_READY,
             )
     return service
+
+
+def _without_growth(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """The steps without those that make an instance."""
+    new = {step.name for step in steps if isinstance(step, CreateInstance)}
+    return tuple(
+        step
+        for step in steps
+        if not isinstance(step, CreateInstance) and not (isinstance(step, StartInstance) and step.name in new)
+    )
 
 
 def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]) -> ServicePlan:
@@ -113,22 +153,34 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
         return _remove(question, wish, memory, instances)
     adopted = _adopt(wish.desired, memory, instances)
     if adopted is not None:
-        return _still(wish, memory, instances, None, "", (adopted,))
+        return _still(wish, memory, instances, None, "", adopted)
     target, quarantined = choose(wish.desired, wish.fallback, memory)
+    blind = target is None and memory.stable is not None
     if target is None:
-        return _remove_failed(question, wish, memory, instances)
+        if memory.stable is None:
+            return _remove_failed(question, wish, memory, instances)
+        target = _stand_in(wish.desired, memory.stable)
     view = _view(question, target, memory, instances)
-    first = reports.bookkeeping(view, wish.desired) or reports.failure(view, question.up_since)
+    able_since = question.able_since.get(wish.name, question.up_since)
+    first = reports.bookkeeping(view, wish.desired) or reports.failure(view, able_since)
     if first:
-        return _describe(view, wish, Motion(steps=list(first)), quarantined=quarantined)
+        return _describe(view, wish, Motion(steps=list(first)), quarantined=quarantined, blind=blind)
     motion = move(view)
+    if blind:
+        motion.steps = [step for step in _without_growth(motion.steps) if not isinstance(step, PullImage)]
     # A promotion is the commit point: it stands in the journal before anything of the old version is given up for it.
     motion.steps[:0] = [*reports.drift(view), *reports.completion(view)]
-    deadline = reports.progress_deadline(view, question.up_since)
+    deadline = reports.progress_deadline(view, able_since)
     if deadline is not None:
         motion.rechecks.append(deadline)
     motion.rechecks.extend(reports.lifetime_ends(view))
-    return _describe(view, wish, motion, quarantined=quarantined)
+    return _describe(view, wish, motion, quarantined=quarantined, blind=blind)
+
+
+def _stand_in(desired: Target, stable: VersionRef) -> Target:
+    """The stable version where its files cannot be read any more: what runs of it stays, none can be made anew."""
+    repository, _, digest = stable.image.partition("@")
+    return Target(replace(desired.spec, image=ImageRef(repository, digest)), stable.version, stable.revision)
 
 
 def choose(desired: Target, fallback: Target | None, memory: ServiceMemory) -> tuple[Target | None, bool]:
@@ -146,8 +198,11 @@ def _view(question: Question, target: Target, memory: ServiceMemory, instances: 
     return sort(question.environment, target, memory, instances, images, taken, question.now)
 
 
-def _adopt(desired: Target, memory: ServiceMemory, instances: tuple[Instance, ...]) -> Transition | None:
-    """With an empty memory, running instances are taken over as they are: nothing restarts for a lost journal."""
+def _adopt(desired: Target, memory: ServiceMemory, instances: tuple[Instance, ...]) -> tuple[Transition, ...] | None:
+    """With an empty memory, running instances are taken over as they are: nothing restarts for a lost journal.
+
+    Many names take several records, since each has a limit.
+    """
     if memory.stable is not None or memory.rollout is not None or memory.made or memory.intended or memory.quarantine:
         return None
     serving = [instance for instance in instances if instance.serving]
@@ -156,15 +211,21 @@ def _adopt(desired: Target, memory: ServiceMemory, instances: tuple[Instance, ..
     versions = {instance.version for instance in serving}
     best = min(versions, key=lambda v: (-sum(i.version == v for i in serving), v != desired.version, v))
     chosen = next(instance for instance in serving if instance.version == best)
-    return Transition(
-        What.ADOPTED,
-        {
-            "names": sorted(instance.name for instance in instances),
-            "served": sorted(instance.name for instance in serving),
-        },
-        reason="these instances carry our labels and the journal does not know them",
-        to_version=VersionRef(best, chosen.image, chosen.revision),
+    ordered = sorted(instances, key=lambda instance: instance.name)
+    return tuple(
+        Transition(
+            What.ADOPTED,
+            {"names": [i.name for i in some], "served": [i.name for i in some if i.serving]},
+            reason="these instances carry our labels and the journal does not know them",
+            to_version=VersionRef(best, chosen.image, chosen.revision),
+        )
+        for some in _pages(ordered)
     )
+
+
+def _pages(instances: Sequence[Instance]) -> list[Sequence[Instance]]:
+    size = reports.NAMES_IN_A_RECORD
+    return [instances[start : start + size] for start in range(0, len(instances), size)]
 
 
 def _remove(question: Question, wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]) -> ServicePlan:
@@ -250,7 +311,7 @@ def _runs_as_declared(wish: Wish, memory: ServiceMemory, instances: tuple[Instan
     return len(instances) == wanted and all(i.version == version and serves(i, memory) for i in instances)
 
 
-def _describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool) -> ServicePlan:
+def _describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool, blind: bool) -> ServicePlan:
     """Say how the service stands."""
     assert wish.desired is not None
     memory = view.memory
@@ -262,6 +323,8 @@ def _describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool) -> S
         failed = memory.quarantine[wish.desired.version]
         reason = Reason.QUARANTINED
         message = f"version {names.short(wish.desired.version)} failed ({failed.reason}); the stable version runs"
+        if blind:
+            message += ", but its files cannot be read: none of its instances can be replaced; commit a good version"
     elif wish.held is not None:
         reason, message = wish.held, wish.message
     elif drifted and reason is None:

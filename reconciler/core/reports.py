@@ -17,6 +17,8 @@ from reconciler.core.rollout import recent_losses
 from reconciler.core.steps import Transition
 
 FLAPPING_LOSSES = 5
+NAMES_IN_A_RECORD = 100
+"""A record has a limit in bytes, and a name has up to 150 of them."""
 
 
 def ref(target: Target) -> VersionRef:
@@ -45,14 +47,14 @@ def bookkeeping(view: View, desired: Target) -> tuple[Transition, ...]:
     return tuple(found)
 
 
-def failure(view: View, up_since: datetime | None) -> tuple[Transition, ...]:
+def failure(view: View, able_since: datetime | None) -> tuple[Transition, ...]:
     """A version that does not prove itself, or instances of the stable one that are lost."""
     broken = [(instance, why) for instance in view.fresh if (why := _breakage(view, instance)) is not None]
     if view.rolling:
         if broken:
             instance, (reason, said) = broken[0]
             return (_failed(view, reason, said, instance.name),)
-        deadline = progress_deadline(view, up_since)
+        deadline = progress_deadline(view, able_since)
         if deadline is not None and view.now >= deadline:
             said = f"no progress for {view.spec.rollout.progress_deadline.total_seconds():g} s"
             evidence = view.fresh[0].name if view.fresh else None
@@ -67,15 +69,21 @@ def failure(view: View, up_since: datetime | None) -> tuple[Transition, ...]:
         and instance.name not in view.memory.terminated
         and (why := _breakage(view, instance)) is not None
     ]
+    all_lost = [*broken, *sick]
     lost = tuple(
         Transition(
             What.INSTANCE_LOST,
-            {"name": instance.name, "exitCode": instance.exit_code, "said": said},
+            {
+                "name": instance.name,
+                "exitCode": instance.exit_code,
+                "said": said,
+                **({"with": all_lost[0][0].name} if place else {}),
+            },
             reason=reason,
             evidence_of=instance.name,
             from_version=ref(view.target),
         )
-        for instance, (reason, said) in [*broken, *sick]
+        for place, (instance, (reason, said)) in enumerate(all_lost)
     )
     return lost or _flapping(view)
 
@@ -129,13 +137,20 @@ def _said(instance: Instance) -> str:
     return f": {instance.detail}" if instance.detail else ""
 
 
-def progress_deadline(view: View, up_since: datetime | None) -> datetime | None:
-    """When a rollout that makes no progress fails. The time in which no daemon ran is not held against a version."""
+def progress_deadline(view: View, able_since: datetime | None) -> datetime | None:
+    """When a rollout that makes no progress fails.
+
+    What the version is not to blame for is not held against it: the time before `able_since`, in which nothing could
+    be done, and with a host port the time that the old instance takes to go.
+    """
     rollout = view.memory.rollout
     if rollout is None:
         return None
-    progressed = rollout.progressed_at if up_since is None else max(rollout.progressed_at, up_since)
-    return progressed + view.spec.rollout.progress_deadline
+    since = [rollout.progressed_at, *([able_since] if able_since is not None else [])]
+    if view.spec.stop_first:
+        since.extend(at + view.spec.drain.deadline for at in view.memory.detached.values())
+        since.extend(at + view.spec.drain.grace for at in view.memory.terminated.values())
+    return max(since) + view.spec.rollout.progress_deadline
 
 
 def lifetime_ends(view: View) -> list[datetime]:
@@ -154,7 +169,7 @@ def completion(view: View) -> list[Transition]:
         found.append(
             Transition(
                 What.PROMOTED,
-                {"replicas": view.spec.replicas},
+                {"replicas": view.spec.replicas, **({"gone": gone} if (gone := forgettable(view)) else {})},
                 from_version=memory.stable,
                 to_version=ref(view.target),
                 since=memory.rollout.started_at,
@@ -163,10 +178,18 @@ def completion(view: View) -> list[Transition]:
     elif memory.returning is not None and not view.stale:
         found.append(Transition(What.ROLLED_BACK, to_version=memory.stable, since=memory.returning))
     unrepaired = view.spec.drift is DriftPolicy.CORRECT and any(i.name in memory.drift for i in view.instances)
-    if memory.drifted and not view.rolling and not unrepaired and not current_drift(view):
-        gone = missing(view.instances, memory)
-        found.append(Transition(What.DRIFT_REPAIRED, {"gone": list(gone)}, from_version=memory.stable))
+    drifted = memory.drifted or bool(missing(view.instances, memory))
+    if drifted and not view.rolling and not unrepaired and not current_drift(view):
+        found.append(Transition(What.DRIFT_REPAIRED, {"gone": forgettable(view)}, from_version=memory.stable))
     return found
+
+
+def forgettable(view: View) -> list[str]:
+    """Names that the memory holds and nothing has any more, as many as fit into a record."""
+    memory = view.memory
+    held = memory.made.union(memory.intended, memory.exposed, memory.served, memory.lost, memory.kept)
+    held = held.union(memory.detached, memory.terminated, memory.drift)
+    return sorted(held - {instance.name for instance in view.instances})[:NAMES_IN_A_RECORD]
 
 
 def current_drift(view: View) -> list[tuple[str, Difference]]:
@@ -181,17 +204,25 @@ def current_drift(view: View) -> list[tuple[str, Difference]]:
             if difference.reason is not Reason.LIFETIME_REACHED
         )
     if len(view.fresh_capacity) < view.spec.replicas:
-        found.extend(
-            (name, Difference(Reason.DRIFT_MISSING, "removed by hand")) for name in missing(view.instances, view.memory)
-        )
+        found.extend(_missing(view))
     return found
+
+
+def _missing(view: View) -> list[tuple[str, Difference]]:
+    return [
+        (name, Difference(Reason.DRIFT_MISSING, "removed by hand")) for name in missing(view.instances, view.memory)
+    ]
 
 
 def drift(view: View) -> list[Transition]:
     """The records of differences that are new."""
     found = []
-    for name in sorted({name for name, _ in current_drift(view)}):
-        mine = [difference for other, difference in current_drift(view) if other == name]
+    by_name: dict[str, list[Difference]] = {}
+    short = len(view.fresh_capacity) < view.spec.replicas
+    # What was removed by hand is told also where it was one too many.
+    for name, difference in [*current_drift(view), *([] if short else _missing(view))]:
+        by_name.setdefault(name, []).append(difference)
+    for name, mine in sorted(by_name.items()):
         text = "; ".join(f"{difference.reason}: {difference.detail}" for difference in mine)
         if view.memory.drift.get(name) != text:
             found.append(
@@ -213,6 +244,7 @@ def foreign(live: LiveState, memory: EnvironmentMemory) -> tuple[Transition, ...
         for other in live.foreign
         if memory.foreign.get(other.name) != present[other.name]
     ]
-    if memory.foreign and not present:
-        found.append(Transition(What.DRIFT_REPAIRED, reason="nothing foreign is left"))
+    gone = sorted(memory.foreign.keys() - present.keys())[:NAMES_IN_A_RECORD]
+    if gone:
+        found.append(Transition(What.DRIFT_REPAIRED, {"gone": gone}, reason="what was foreign is gone"))
     return tuple(found)

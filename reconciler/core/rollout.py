@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from reconciler.core import names
-from reconciler.core.diff import View, serves
+from reconciler.core.diff import View, missing, serves
 from reconciler.core.errors import Reason
 from reconciler.core.live import HealthStatus, ImageStatus, Instance, Phase
 from reconciler.core.model import DriftPolicy
@@ -106,8 +106,7 @@ def _attach(view: View, keepers: list[Instance], motion: Motion) -> None:
             motion.steps.append(
                 Transition(What.INSTANCE_HEALTHY, {"name": instance.name}, to_version=rollout.to),
             )
-        if not instance.serving or instance.name in view.memory.detached:
-            motion.steps.append(AttachTraffic(instance.name, view.spec.name))
+        motion.steps.append(AttachTraffic(instance.name, view.spec.name))
 
 
 def _grow(view: View, motion: Motion) -> None:
@@ -134,8 +133,9 @@ def _shortage(view: View) -> int:
     """How many instances of the target are still to be made."""
     short = view.spec.replicas - len(_alive(view)) - len(_way_back(view))
     if view.spec.drift is DriftPolicy.REPORT and not view.rolling:
-        present = {instance.name for instance in view.instances}
-        short -= len(view.memory.made - present)
+        # Names of an earlier version that somebody removed say nothing about this one.
+        mine = names.instance(view.environment, view.spec.name, view.target.version, 0)[:-1]
+        short -= sum(name.startswith(mine) for name in missing(view.instances, view.memory))
     return short
 
 
@@ -146,7 +146,11 @@ def _room(view: View) -> int:
     going = view.memory.detached.keys() | view.memory.terminated.keys()
     stale = [i for i in view.stale if i.phase in (Phase.RUNNING, Phase.PAUSED) and i.name not in going]
     fresh = [i for i in view.fresh if i.phase is not Phase.EXITED and i.name not in going]
-    return view.spec.replicas + view.spec.rollout.surge - len(stale) - len(fresh)
+    # Without any surge a version that does not stop first could never be replaced: nothing may leave before it.
+    surge = max(view.spec.rollout.surge, 1)
+    room = view.spec.replicas + surge - len(stale) - len(fresh)
+    # Where nothing serves well, the old ones stay until a new one does: however many they are, there is room for it.
+    return room if view.capacity else max(room, surge - len(fresh))
 
 
 def _image_ready(view: View, motion: Motion) -> bool:
@@ -159,7 +163,7 @@ def _image_ready(view: View, motion: Motion) -> bool:
             motion.wait(f"the image {pinned}")
         case ImageStatus.ABSENT:
             motion.steps.append(PullImage(pinned))
-        case ImageStatus.FAILED:
+        case _:
             motion.reason, motion.message = view.image.reason, view.image.detail
             again = (view.image.failed_at or view.now) + backoff(view.image.attempts + 1)
             if view.now >= again:
@@ -220,7 +224,7 @@ def _leave(view: View, instance: Instance, capacity: list[Instance], motion: Mot
                 motion.steps.append(KillInstance(instance.name))
             else:
                 motion.wait(f"{instance.name} to exit", until)
-        case Phase.RUNNING:
+        case _:
             _give_up_traffic(view, instance, capacity, motion)
 
 

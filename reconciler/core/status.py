@@ -51,13 +51,17 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One environment. `steps` come before those of the services (the network, leftovers)."""
+    """One environment. `steps` come before those of the services (the network, leftovers).
+
+    `bugs`: services for which no plan could be made because of a fault of ours; nothing is done at them.
+    """
 
     environment: str
     revision: Revision | None
     services: Mapping[str, ServicePlan]
     steps: tuple[Step, ...] = ()
     recheck_at: datetime | None = None
+    bugs: Mapping[str, Exception] = field(default_factory=dict)
 
     @property
     def in_sync(self) -> bool:

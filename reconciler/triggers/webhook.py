@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -31,6 +31,10 @@ HELD_LIMIT = 32 * BODY_LIMIT
 """Bytes of all bodies being read at one time."""
 DELIVERIES_KEPT = 4096
 IGNORED_SHOWN = 100
+SILENCE = 0.25
+"""Seconds without a delivery that end a burst. What comes in a burst is passed on together, once it is over."""
+LONGEST_BURST = 5.0
+"""Seconds. What was held back in a burst that does not end is passed on as often as this."""
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +51,15 @@ class _Answer:
 _SEEN = _Answer(200, "duplicate", {"matched": [], "ignored": ["already seen: this delivery was answered before"]})
 
 
+@dataclass(slots=True)
+class _Burst:
+    """Deliveries for one repository close to each other, by the event loop's clock; `waiting`: held back since then."""
+
+    last: float = float("-inf")
+    since: float = 0.0
+    waiting: set[str] = field(default_factory=set)
+
+
 class _RefusedError(Exception):
     """The delivery is not looked at any further."""
 
@@ -59,7 +72,8 @@ class Webhook:
     """The endpoint `/webhook/{repository}`.
 
     `settings` and `secret` (of a repository, empty when there is none) are asked at each delivery, so that a reload
-    counts at once. `request` is `Inbox.request`. `body_seconds` is the deadline for the whole body.
+    counts at once. `request` is `Inbox.request`. `body_seconds` is the deadline for the whole body, `silence` see
+    SILENCE.
     """
 
     def __init__(
@@ -72,6 +86,7 @@ class Webhook:
         metrics: Metrics,
         redactor: Redactor,
         body_seconds: float = 10.0,
+        silence: float = SILENCE,
     ) -> None:
         self._settings = settings
         self._secret = secret
@@ -80,6 +95,8 @@ class Webhook:
         self._metrics = metrics
         self._redactor = redactor
         self._body_seconds = body_seconds
+        self._silence = silence
+        self._bursts: dict[str, _Burst] = {}
         self._quiet = Quiet(clock.monotonic)
         self._lock = threading.Lock()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -139,11 +156,42 @@ class Webhook:
         else:
             matched, ignored = self._match(repository, delivery)
         self._remember(repository.name, identity)
-        cause = Cause(kind="webhook", at=self._clock.now(), detail=repository.name, git=True)
-        for environment in matched:
-            self._request(environment, cause)
+        if matched:
+            self._hint(repository.name, matched)
         result = "accepted" if matched else "ignored"
         return _Answer(202 if matched else 200, result, {"matched": matched, "ignored": ignored[:IGNORED_SHOWN]})
+
+    def _hint(self, repository: str, matched: Iterable[str]) -> None:
+        """Pass the first delivery after a silence on at once, so that nobody waits; the others of a burst together.
+
+        Fetches are often quicker than a burst is long: without this, each would be followed by another one.
+        """
+        loop = asyncio.get_running_loop()
+        burst = self._bursts.setdefault(repository, _Burst())
+        silent = loop.time() - burst.last >= self._silence
+        burst.last = loop.time()
+        if silent and not burst.waiting:
+            self._pass_on(repository, matched)
+            return
+        if not burst.waiting:
+            burst.since = burst.last
+            loop.call_later(self._silence, self._end, repository)
+        burst.waiting.update(matched)
+
+    def _end(self, repository: str) -> None:
+        """Pass on what was held back, if the burst is over."""
+        loop, burst = asyncio.get_running_loop(), self._bursts[repository]
+        left = min(burst.last + self._silence, burst.since + LONGEST_BURST) - loop.time()
+        if left > 0:
+            loop.call_later(left, self._end, repository)
+            return
+        waiting, burst.waiting = burst.waiting, set()
+        self._pass_on(repository, sorted(waiting))
+
+    def _pass_on(self, repository: str, environments: Iterable[str]) -> None:
+        cause = Cause(kind="webhook", at=self._clock.now(), detail=repository, git=True)
+        for environment in environments:
+            self._request(environment, cause)
 
     def _match(self, repository: RepositorySettings, delivery: Delivery) -> tuple[list[str], list[str]]:
         """The environments that follow a pushed ref, and why the others do not care."""

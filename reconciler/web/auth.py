@@ -156,7 +156,8 @@ class Guard:
             return None
         self._tell("token", path)
         error = "the token is wrong" if "authorization" in headers else "a token is needed"
-        return (401, error, "send Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+        remedy = "send the token of http.tokenFile in the header Authorization, after the word Bearer"
+        return (401, error, remedy, {"www-authenticate": "Bearer"})
 
     def _tell(self, kind: str, path: str) -> None:
         if (held := self._quiet.allows(kind)) is not None:

@@ -100,27 +100,31 @@ def _status_schemas() -> Json:
             "description": "An effect with its parameters, or a transition that is only recorded.",
             "oneOf": [{"required": ["effect"]}, {"required": ["transition"]}],
         },
-        "Instance": _object(
-            "One instance as the engine shows it.",
-            name=TEXT,
-            id=TEXT,
-            service=TEXT,
-            version=TEXT,
-            revision=TEXT,
-            ordinal={"type": "integer"},
-            image=TEXT,
-            phase=_words(*Phase),
-            health=_words(*HealthStatus),
-            serving={"type": "boolean"},
-            createdAt=TIME,
-            startedAt=_maybe(TIME),
-            finishedAt=_maybe(TIME),
-            exitCode=_maybe({"type": "integer"}),
-            oomKilled={"type": "boolean"},
-            differences=_many(_object("What was changed by hand.", reason=TEXT, detail=TEXT)),
-            detail=TEXT,
-        ),
+        "Instance": _instance_schema(),
     }
+
+
+def _instance_schema() -> Json:
+    return _object(
+        "One instance as the engine shows it.",
+        name=TEXT,
+        id=TEXT,
+        service=TEXT,
+        version=TEXT,
+        revision=TEXT,
+        ordinal={"type": "integer"},
+        image=TEXT,
+        phase=_words(*Phase),
+        health=_words(*HealthStatus),
+        serving={"type": "boolean"},
+        createdAt=TIME,
+        startedAt=_maybe(TIME),
+        finishedAt=_maybe(TIME),
+        exitCode=_maybe({"type": "integer"}),
+        oomKilled={"type": "boolean"},
+        differences=_many(_object("What was changed by hand.", reason=TEXT, detail=TEXT)),
+        detail=TEXT,
+    )
 
 
 def _schemas() -> Json:

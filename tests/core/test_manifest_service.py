@@ -119,80 +119,80 @@ def test_the_kinds_of_check(health, check):
     assert spec_of(f"ports: [{{name: http, container: 8080}}]\nhealth: {health}").health.check == check
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("replicas: 1.0", "7:13: 1.0 cannot stand here; write a whole number"),
-        ('replicas: "3"', '7:13: "3" is text here; write the number without quotes: 3'),
-        ("replicas: -1", "7:13: -1 is too small; at least 0"),
-        ("replicas: 1001", "7:13: 1001 is too large; at most 1000"),
-        ("replicas: true", "7:13: true cannot stand here; write a whole number"),
-        ("replicas:", "7:12: no value here, but a whole number is needed; write one or remove the key"),
-        ("env: {A: 1.10}", '7:12: value 1.10 is a number here; quote it: "1.10"'),
-        ("env: {A: true}", '7:12: value true is true or false here; quote it: "true"'),
-        ("env: {A: [x]}", "7:12: a list cannot stand here; write text"),
-        ("env: {A: {x: y}}", "7:12: a mapping cannot stand here; write text"),
-        ("drain: {grace: 5}", "7:18: value 5 is a number here; a duration is written as 500ms, 30s, 5m, 1h30m or 720h"),
-        ("drain: {grace: 25h}", '7:18: "25h" is too large; at most 24h'),
-        ("lifetime: 5s", '7:13: "5s" is too small; at least 1m'),
-        ("resources: {memory: 5Mi}", '7:23: "5Mi" is too small; at least 6Mi'),
-        ('resources: {cpus: "0"}', '7:21: "0" is too small; at least 10m'),
-        ("drift: fix", '7:10: "fix" is not allowed here; one of: correct, report'),
-        ("drift: corect", '7:10: "corect" is not allowed here; did you mean "correct"?'),
-        ("Replicas: 2", '7:3: unknown field "Replicas"; did you mean "replicas"?'),
-        ("health: {exec: {command: []}}", "7:28: this is empty; add something or remove it"),
-        ("health: {http: {}}", '7:12: missing field "port" in http; add it'),
-        ("ports: [{container: 80}]", '7:11: missing field "name"; add it'),
-        ("health: {tcp: {port: 80}, http: {port: 80}}", "7:11: health has http and tcp; keep one"),
-        ("health: {tcp: {port: web}}", '7:24: there is no port "web" in spec.ports'),
-        (
-            "ports: [{name: http, container: 80}]\nhealth: {tcp: {port: htp}}",
-            '8:24: there is no port "htp" in spec.ports; did you mean "http"?',
-        ),
-        (
-            "ports: [{name: dns, container: 53, protocol: udp}]\nhealth: {tcp: {port: dns}}",
-            "8:24: port dns is a udp port; check a tcp port",
-        ),
-        ("ports: [{name: a, container: 1}, {name: a, container: 2}]", "7:43: two ports are named a; rename one"),
-        ("ports: [{name: a, container: 1}, {name: b, container: 1}]", "7:57: port 1 is here twice; remove one"),
-        ("ports: [{name: a, container: 1, address: x}]", '7:44: "x" is not an IP address; write one'),
-        (
-            "rollout: {surge: 0}",
-            "7:20: surge 0 would stop an instance before its successor is healthy; write 1 or more",
-        ),
-        (
-            "env: {A: x}\nsecrets: [{secret: s, env: A}]",
-            "8:30: variable A is set twice; remove it here or in env",
-        ),
-        ("secrets: [{secret: s}]", "7:13: a secret needs exactly one of env (a variable) and file (an absolute path)"),
-        (
-            "files: [{path: /a, content: x}]\ntmpfs: [{path: /a, size: 1Mi}]",
-            "7:18: /a is given twice; remove one",
-        ),
-        (
-            "tmpfs: [{path: /a, size: 1Mi}]\nsecrets: [{secret: s, file: /a/b}]",
-            "8:31: /a/b would be hidden by tmpfs /a; move one of them",
-        ),
-        ("tmpfs: [{path: /proc/x, size: 1Mi}]", "7:18: /proc/x belongs to the kernel; choose another path"),
-        (
-            "security: {writablePaths: [/x]}",
-            "7:29: writablePaths needs writableRoot: true; without it, declare the directory in tmpfs",
-        ),
-        (
-            "files: [{path: /a, content: x, source: y}]",
-            "7:11: a file needs exactly one of source (a path in the repository) and content (text)",
-        ),
-        (
-            "files: [{path: /a, source: /etc/passwd}]",
-            '7:30: path "/etc/passwd" is absolute; begin at the repository\'s root, without the first /',
-        ),
-        (
-            "labels: {dev.reconciler.owner: x}",
-            '7:12: "dev.reconciler.owner" is not valid here: the name of a label has letters, digits and . _ / - and '
-            "does not begin with dev.reconciler.",
-        ),
-    ],
-)
+PROBLEMS = [
+    ("replicas: 1.0", "7:13: 1.0 cannot stand here; write a whole number"),
+    ('replicas: "3"', '7:13: "3" is text here; write the number without quotes: 3'),
+    ("replicas: -1", "7:13: -1 is too small; at least 0"),
+    ("replicas: 1001", "7:13: 1001 is too large; at most 1000"),
+    ("replicas: true", "7:13: true cannot stand here; write a whole number"),
+    ("replicas:", "7:12: no value here, but a whole number is needed; write one or remove the key"),
+    ("env: {A: 1.10}", '7:12: value 1.10 is a number here; quote it: "1.10"'),
+    ("env: {A: true}", '7:12: value true is true or false here; quote it: "true"'),
+    ("env: {A: [x]}", "7:12: a list cannot stand here; write text"),
+    ("env: {A: {x: y}}", "7:12: a mapping cannot stand here; write text"),
+    ("drain: {grace: 5}", "7:18: value 5 is a number here; a duration is written as 500ms, 30s, 5m, 1h30m or 720h"),
+    ("drain: {grace: 25h}", '7:18: "25h" is too large; at most 24h'),
+    ("lifetime: 5s", '7:13: "5s" is too small; at least 1m'),
+    ("resources: {memory: 5Mi}", '7:23: "5Mi" is too small; at least 6Mi'),
+    ('resources: {cpus: "0"}', '7:21: "0" is too small; at least 10m'),
+    ("drift: fix", '7:10: "fix" is not allowed here; one of: correct, report'),
+    ("drift: corect", '7:10: "corect" is not allowed here; did you mean "correct"?'),
+    ("Replicas: 2", '7:3: unknown field "Replicas"; did you mean "replicas"?'),
+    ("health: {exec: {command: []}}", "7:28: this is empty; add something or remove it"),
+    ("health: {http: {}}", '7:12: missing field "port" in http; add it'),
+    ("ports: [{container: 80}]", '7:11: missing field "name"; add it'),
+    ("health: {tcp: {port: 80}, http: {port: 80}}", "7:11: health has http and tcp; keep one"),
+    ("health: {tcp: {port: web}}", '7:24: there is no port "web" in spec.ports'),
+    (
+        "ports: [{name: http, container: 80}]\nhealth: {tcp: {port: htp}}",
+        '8:24: there is no port "htp" in spec.ports; did you mean "http"?',
+    ),
+    (
+        "ports: [{name: dns, container: 53, protocol: udp}]\nhealth: {tcp: {port: dns}}",
+        "8:24: port dns is a udp port; check a tcp port",
+    ),
+    ("ports: [{name: a, container: 1}, {name: a, container: 2}]", "7:43: two ports are named a; rename one"),
+    ("ports: [{name: a, container: 1}, {name: b, container: 1}]", "7:57: port 1 is here twice; remove one"),
+    ("ports: [{name: a, container: 1, address: x}]", '7:44: "x" is not an IP address; write one'),
+    (
+        "rollout: {surge: 0}",
+        "7:20: surge 0 would stop an instance before its successor is healthy; write 1 or more",
+    ),
+    (
+        "env: {A: x}\nsecrets: [{secret: s, env: A}]",
+        "8:30: variable A is set twice; remove it here or in env",
+    ),
+    ("secrets: [{secret: s}]", "7:13: a secret needs exactly one of env (a variable) and file (an absolute path)"),
+    (
+        "files: [{path: /a, content: x}]\ntmpfs: [{path: /a, size: 1Mi}]",
+        "7:18: /a is given twice; remove one",
+    ),
+    (
+        "tmpfs: [{path: /a, size: 1Mi}]\nsecrets: [{secret: s, file: /a/b}]",
+        "8:31: /a/b would be hidden by tmpfs /a; move one of them",
+    ),
+    ("tmpfs: [{path: /proc/x, size: 1Mi}]", "7:18: /proc/x belongs to the kernel; choose another path"),
+    (
+        "security: {writablePaths: [/x]}",
+        "7:29: writablePaths needs writableRoot: true; without it, declare the directory in tmpfs",
+    ),
+    (
+        "files: [{path: /a, content: x, source: y}]",
+        "7:11: a file needs exactly one of source (a path in the repository) and content (text)",
+    ),
+    (
+        "files: [{path: /a, source: /etc/passwd}]",
+        '7:30: path "/etc/passwd" is absolute; begin at the repository\'s root, without the first /',
+    ),
+    (
+        "labels: {dev.reconciler.owner: x}",
+        '7:12: "dev.reconciler.owner" is not valid here: the name of a label has letters, digits and . _ / - and '
+        "does not begin with dev.reconciler.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), PROBLEMS)
 def test_a_problem_is_named_with_its_place_and_remedy(text, problem):
     assert problems_of(text) == [problem]
 

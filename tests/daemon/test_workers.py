@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 
 import pytest
@@ -12,7 +13,7 @@ from structlog.testing import capture_logs
 from reconciler.adapters.clock import SystemClock
 from reconciler.board import Board
 from reconciler.core.errors import Fenced, Reason, Retryable
-from reconciler.core.status import EnvironmentStatus
+from reconciler.core.status import EnvironmentStatus, Plan, ServiceHealth, ServicePlan, Sync
 from reconciler.loop import Cycle
 from reconciler.ports import Cause
 from reconciler.redact import Redactor
@@ -171,6 +172,24 @@ def test_idle_cycles_are_quiet(stage: Stage) -> None:
         assert stage.workers.join(PATIENCE)
     levels = [log["log_level"] for log in logs if log["event"] == "reconciled"]
     assert levels == ["info", "debug", "debug"]
+
+
+def test_the_line_of_a_cycle_names_the_services_in_trouble(stage: Stage) -> None:
+    def troubled(environment: str) -> Cycle:
+        well = ServicePlan("api", Sync.SYNCED, ServiceHealth.HEALTHY)
+        ill = replace(well, service="web", reason=Reason.PORT_TAKEN, message="a host port is in use")
+        plan = Plan(environment, None, {"api": well, "web": ill})
+        return Cycle(EnvironmentStatus(environment, SystemClock().now(), plan=plan), "failed")
+
+    with capture_logs() as logs:
+        stage.begin(Script(troubled), "staging")
+        stage.ask("staging", "start")
+        stage.status("staging", lambda _: True)
+        stage.inbox.close()
+        assert stage.workers is not None
+        assert stage.workers.join(PATIENCE)
+    (line,) = [log for log in logs if log["event"] == "reconciled"]
+    assert line["services"] == {"web": "PortTaken: a host port is in use"}
 
 
 def test_after_a_swap_only_what_is_configured_is_looked_at(stage: Stage) -> None:

@@ -1,6 +1,7 @@
 """The row unauthenticated API of the threat table: denied by default, exact paths, no tricks, no secrets."""
 
 import http.client
+import json
 import threading
 from dataclasses import replace
 
@@ -88,6 +89,12 @@ def test_every_route_but_the_open_ones_needs_the_token(house):
 )
 def test_a_wrong_token_is_refused_not_an_error(house, value):
     assert ask(house, "GET", "/api/v1/environments", [("Authorization", value)])[0] == 401
+
+
+def test_who_comes_without_the_token_is_told_what_to_send(house):
+    remedy = json.loads(ask(house, "GET", "/api/v1/environments")[2])["remedy"]
+    assert "http.tokenFile" in remedy
+    assert "[redacted]" not in remedy, "advice in the shape of a secret does not get out"
 
 
 def test_the_scheme_is_told_apart_by_its_word_not_its_case(house):

@@ -40,6 +40,11 @@ class FleetHouse:
     def origin(self) -> Path:
         return self.directory / "fleet.git"
 
+    @property
+    def journal(self) -> str:
+        """The URL of the journal."""
+        return f"sqlite:///{self.directory / 'data' / 'journal.db'}"
+
     def git(self, *arguments: str) -> str:
         command = ["git", *arguments]
         done = subprocess.run(

@@ -12,7 +12,7 @@ from reconciler.core.memory import EnvironmentMemory, remember
 from reconciler.core.model import Drain, ImageRef, Port, Rollout, ServiceSpec, Target, version_of
 from reconciler.core.plan import Question, Wish, plan
 from reconciler.core.record import Entry, What
-from reconciler.core.status import Plan, ServicePlan
+from reconciler.core.status import Plan, ServicePlan, Sync
 from reconciler.core.steps import (
     AttachTraffic,
     CreateInstance,
@@ -66,6 +66,7 @@ class Scene:
     orphans: tuple[str, ...] = ()
     network: bool = False
     up_since: datetime = START
+    able_since: dict[str, datetime] = field(default_factory=dict)
     suspended: str = ""
     wish: Callable[[Wish], Wish] = lambda wish: wish
     sick: set[str] = field(default_factory=set)
@@ -99,7 +100,9 @@ class Scene:
             self.orphans,
             self.network,
         )
-        return plan(Question(ENVIRONMENT, None, wishes, live, self.memory, self.now, up_since=self.up_since))
+        return plan(
+            Question(ENVIRONMENT, None, wishes, live, self.memory, self.now, None, self.up_since, self.able_since)
+        )
 
     def record(self, what: What, step: Step | None = None, **changes: object) -> None:
         details = dict(describe(step)) if step is not None and not isinstance(step, Transition) else {}
@@ -126,6 +129,18 @@ class Scene:
                 return
             self.now = max(found.recheck_at, self.now + timedelta(milliseconds=1))
         raise AssertionError("it does not settle: " + " ".join(self.log[-30:]))
+
+    def settle_until(self, word: str, *, live: bool = True) -> None:
+        """As `settle`, up to the end of the round that does or records `word`; without `live` up to that step."""
+        self.log.clear()
+        for _ in range(200):
+            if word in self.log:
+                return
+            if not live:
+                self.do(next(iter((*self.look().steps, *self.service.steps))))
+            elif not self.step():
+                self.now = max(self.look().recheck_at or self.now, self.now + timedelta(milliseconds=1))
+        raise AssertionError(f"no {word}: " + " ".join(self.log[-30:]))
 
     def do(self, step: Step, service: str = "web") -> None:
         if isinstance(step, Transition):
@@ -210,3 +225,12 @@ def made(step: CreateInstance, now: datetime) -> Instance:
 
 def name_of(wanted: Target, ordinal: int) -> str:
     return names.instance(ENVIRONMENT, "web", wanted.version, ordinal)
+
+
+def settled(**changes: object) -> Scene:
+    """A world in which version a is stable."""
+    scene = Scene(target("a", **changes))
+    scene.settle()
+    assert scene.service.sync is Sync.SYNCED
+    scene.log.clear()
+    return scene

@@ -108,7 +108,14 @@ class Quick(BoundedProtocol):
 
 
 @contextmanager
-def running(tmp_path: Path, *, host: str = "127.0.0.1", body_seconds: float = 10.0, protocol=BoundedProtocol):
+def running(
+    tmp_path: Path,
+    *,
+    host: str = "127.0.0.1",
+    body_seconds: float = 10.0,
+    protocol=BoundedProtocol,
+    silence: float = 0.0,
+):
     clock = SystemClock()
     settings = fleet_settings(tmp_path, host=host)
     journal = SqlJournal.open(settings.journal, clock, "test", act=True)
@@ -135,6 +142,7 @@ def running(tmp_path: Path, *, host: str = "127.0.0.1", body_seconds: float = 10
         metrics=it.metrics,
         redactor=it.redactor,
         body_seconds=body_seconds,
+        silence=silence,
     )
     it.house = WebHouse(
         settings=lambda: it.settings,

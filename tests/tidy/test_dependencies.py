@@ -17,7 +17,7 @@ PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ ;]+)(?: ;.*)? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$")
 PERMISSIVE = re.compile(r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation")
 # Only what docs/adr/0002-dependencies.md argues for.
-ARGUED = {"paramiko": "LGPL-2.1", "certifi": "MPL-2.0"}
+ARGUED = {"certifi": "MPL-2.0"}
 
 
 def _pins(name: str) -> dict[str, str]:
