@@ -231,7 +231,15 @@ class Desire:
     def _stable(self, environment: EnvironmentSettings, name: str, stable: VersionRef | None) -> Target | None:
         """The stable version as its own revision describes it."""
         spec = self._spec_at(environment, stable.revision, name) if stable else None
-        return Target(spec, stable.version, stable.revision) if spec and stable else None
+        if spec is None or stable is None:
+            return None
+        obstacle = ""
+        if self._version(environment.name, spec)[0] != stable.version:
+            obstacle = (
+                f"a secret of version {names.short(stable.version)} has changed since: no new instance of it can be "
+                "made; restore the secret, or commit a version for the new one"
+            )
+        return Target(spec, stable.version, stable.revision, obstacle)
 
     def _spec_at(self, environment: EnvironmentSettings, sha: str, name: str) -> ServiceSpec | None:
         if not sha:

@@ -6,7 +6,7 @@ disk. A crash after an effect leaves an intent without outcome, and the next loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
@@ -111,8 +111,10 @@ class Executor:
         said: str = "",
     ) -> Entry:
         details = dict(describe(step))
-        if isinstance(step, RemoveInstance):
-            details |= _ending(step.name, commission.instances)
+        mine = next((i for i in commission.instances if i.name == details["name"]), None)
+        before = VersionRef(mine.version, mine.image, mine.revision) if mine else commission.stable
+        if isinstance(step, RemoveInstance) and mine is not None and mine.exit_code is not None:
+            details |= {"exitCode": mine.exit_code, "forced": mine.exit_code == 137}
         if said:
             details["said"] = self._redact(said)
         return fitted(
@@ -121,7 +123,7 @@ class Executor:
                 what=what,
                 environment=commission.environment,
                 service=commission.service,
-                from_version=commission.stable,
+                from_version=before,
                 to_version=commission.desired,
                 revision=commission.revision,
                 author=commission.author,
@@ -176,14 +178,6 @@ def describe(step: Effect) -> Mapping[str, Any]:
     if isinstance(step, PullImage | EnsureNetwork):
         return found | {"name": step.image if isinstance(step, PullImage) else step.environment}
     return found | {item.name: getattr(step, item.name) for item in fields(step)}
-
-
-def _ending(name: str, instances: Iterable[Instance]) -> Mapping[str, Any]:
-    """How a removed instance ended: its exit code, and whether it had to be forced."""
-    for instance in instances:
-        if instance.name == name and instance.exit_code is not None:
-            return {"exitCode": instance.exit_code, "forced": instance.exit_code == 137}
-    return {}
 
 
 def _plain(value: object) -> object:

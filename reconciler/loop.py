@@ -215,7 +215,7 @@ class Reconciler:
                 for name, steps in due.items()
             ]
         )
-        return len(due) + bool(whole)
+        return len(whole) + sum(len(steps) for steps in due.values())
 
     def _side_by_side(self, tasks: Sequence[Callable[[], None]]) -> None:
         """Do them, and return or raise only when all of them ended: nothing works on when the cycle is over."""

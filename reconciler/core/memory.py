@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
+from reconciler.core.errors import Reason
 from reconciler.core.record import Entry, VersionRef, What
 
 LOSSES_KEPT = 20
@@ -55,7 +56,8 @@ class ServiceMemory:
     stopped but keep as the way back; `losses` are the times at which instances of the stable version were lost,
     `lost` the names of those not yet removed. `served` are the instances that should be in traffic, `exposed` those
     that ever may have been. `drift` is what was reported of each instance, so that it is reported once, and `drifted`
-    holds until the repair is recorded; `returning` is when a rollback began; `stalled` is why a person is needed,
+    holds until the repair is recorded; `returning` is when a rollback began; `pull_failed` is the
+    reason why the image could not be fetched, `pull_said` the words; `stalled` is why a person is needed,
     until it moves on. `made` are the instances that by our own acts should exist, `intended` those of which a
     creation may or may not have happened: what is in `made` and not observed was removed by hand, what is observed
     and in neither was added by hand.
@@ -79,6 +81,8 @@ class ServiceMemory:
     made: frozenset[str] = frozenset()
     intended: frozenset[str] = frozenset()
     returning: datetime | None = None
+    pull_failed: str = ""
+    pull_said: str = ""
     stalled: str = ""
 
 
@@ -127,8 +131,10 @@ def remember(memory: EnvironmentMemory, entry: Entry) -> EnvironmentMemory:
             return replace(memory, suspension=_suspension(entry))
         case What.RESUMED:
             # After a refusal (unrelated history, say) a person's word lets the head be judged as if it were the first.
-            admitted = "" if memory.rejected else memory.admitted
-            return replace(memory, suspension=None, rejected="", admitted=admitted, stalled="")
+            held = memory.rejected_reason in (Reason.HISTORY_REWRITTEN, Reason.HISTORY_UNRELATED)
+            admitted = "" if held else memory.admitted
+            rejected = "" if held else memory.rejected
+            return replace(memory, suspension=None, rejected=rejected, admitted=admitted, stalled="")
         case What.DRIFT_FOUND:
             name, differences = str(entry.details.get("name", "")), str(entry.details.get("differences", ""))
             return replace(memory, foreign={**memory.foreign, name: differences})
@@ -174,6 +180,8 @@ def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
                 made=service.made | {name},
                 intended=service.intended - {name},
                 drift=_without(service.drift, name),
+                pull_failed="",
+                pull_said="",
             )
         case "DetachTraffic":
             return replace(service, detached={**service.detached, name: entry.at})
@@ -253,7 +261,7 @@ def _rollout_started(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     if entry.to_version is None:
         return service
     rollout = RolloutMemory(to=entry.to_version, started_at=entry.at, progressed_at=entry.at)
-    return replace(service, rollout=rollout, returning=None, stalled="")
+    return replace(service, rollout=rollout, returning=None, pull_failed="", pull_said="", stalled="")
 
 
 def _rollout_superseded(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -294,6 +302,14 @@ def _instance_lost(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     # Instances that were found lost at one look fell together, as when their host restarts: that is one loss.
     losses = service.losses if "with" in entry.details else (*service.losses, entry.at)[-LOSSES_KEPT:]
     return replace(service, losses=losses, lost=service.lost | {name})
+
+
+def _instance_expired(service: ServiceMemory, entry: Entry) -> ServiceMemory:
+    return replace(service, lost=service.lost | {str(entry.details.get("name", ""))})
+
+
+def _pull_failed(service: ServiceMemory, entry: Entry) -> ServiceMemory:
+    return replace(service, pull_failed=entry.reason, pull_said=str(entry.details.get("said", "")))
 
 
 def _promoted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
@@ -363,6 +379,8 @@ _CHANGES: Mapping[What, Callable[[ServiceMemory, Entry], ServiceMemory]] = {
     What.ROLLOUT_FAILED: _rollout_failed,
     What.INSTANCE_HEALTHY: _instance_healthy,
     What.INSTANCE_LOST: _instance_lost,
+    What.INSTANCE_EXPIRED: _instance_expired,
+    What.PULL_FAILED: _pull_failed,
     What.PROMOTED: _promoted,
     What.ROLLED_BACK: _rolled_back,
     What.QUARANTINE_LIFTED: _quarantine_lifted,

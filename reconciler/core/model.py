@@ -316,8 +316,12 @@ class DesiredState:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A service as it shall run now: the declared one, or the last good one where that is not usable."""
+    """A service as it shall run now: the declared one, or the last good one where that is not usable.
+
+    `obstacle`: why no new instance can be made of it, although those that run may stay.
+    """
 
     spec: ServiceSpec
     version: str
     revision: str
+    obstacle: str = ""

@@ -14,9 +14,9 @@ from reconciler.core import names, reports
 from reconciler.core.diff import View, serves, sort
 from reconciler.core.errors import Reason
 from reconciler.core.live import ImageState, Instance, LiveState
-from reconciler.core.memory import EnvironmentMemory, ServiceMemory
+from reconciler.core.memory import EnvironmentMemory, ServiceMemory, remember
 from reconciler.core.model import ImageRef, Revision, ServiceSpec, Target
-from reconciler.core.record import VersionRef, What
+from reconciler.core.record import Entry, VersionRef, What
 from reconciler.core.rollout import Motion, move
 from reconciler.core.status import Plan, ServiceHealth, ServicePlan, Sync
 from reconciler.core.steps import (
@@ -128,6 +128,7 @@ def _await_dependencies(question: Question, service: ServicePlan, found: Mapping
                 steps=_without_growth(service.steps),
                 waiting=f"{needed}, which it depends on, to be in sync and healthy",
                 reason=Reason.DEPENDENCY_NOT_READY,
+                message=f"{needed} is {other.sync} and {other.health}",
             )
     return service
 
@@ -161,10 +162,21 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
             return _remove_failed(question, wish, memory, instances)
         target = _stand_in(wish.desired, memory.stable)
     view = _view(question, target, memory, instances)
-    able_since = question.able_since.get(wish.name, question.up_since)
-    first = reports.bookkeeping(view, wish.desired) or reports.failure(view, able_since)
-    if first:
-        return _describe(view, wish, Motion(steps=list(first)), quarantined=quarantined, blind=blind)
+    opening = reports.bookkeeping(view, wish.desired)
+    if opening:
+        # What follows is planned as if this stood in the journal already, for it will when the first step is done.
+        view = _view(question, target, _foretold(question, wish.name, opening), instances)
+    motion = _motion(question, view, blind=blind)
+    motion.steps[:0] = opening
+    return _describe(view, wish, motion, quarantined=quarantined, blind=blind)
+
+
+def _motion(question: Question, view: View, *, blind: bool) -> Motion:
+    """What to record and to do for one service. `blind`: none of its instances can be made anew."""
+    able_since = question.able_since.get(view.spec.name, question.up_since)
+    failures = reports.failure(view, able_since)
+    if failures:
+        return Motion(steps=[*failures])
     motion = move(view)
     if blind:
         motion.steps = [step for step in _without_growth(motion.steps) if not isinstance(step, PullImage)]
@@ -174,7 +186,23 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
     if deadline is not None:
         motion.rechecks.append(deadline)
     motion.rechecks.extend(reports.lifetime_ends(view))
-    return _describe(view, wish, motion, quarantined=quarantined, blind=blind)
+    return motion
+
+
+def _foretold(question: Question, service: str, transitions: Sequence[Transition]) -> ServiceMemory:
+    """The memory of a service after records that are still to be written."""
+    memory = question.memory
+    for step in transitions:
+        entry = Entry(
+            question.now,
+            step.what,
+            question.environment,
+            service,
+            from_version=step.from_version,
+            to_version=step.to_version,
+        )
+        memory = remember(memory, entry)
+    return memory.services.get(service, ServiceMemory())
 
 
 def _stand_in(desired: Target, stable: VersionRef) -> Target:
@@ -325,6 +353,8 @@ def _describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool, blin
         message = f"version {names.short(wish.desired.version)} failed ({failed.reason}); the stable version runs"
         if blind:
             message += ", but its files cannot be read: none of its instances can be replaced; commit a good version"
+        elif view.target.obstacle:
+            message += f", but {view.target.obstacle}"
     elif wish.held is not None:
         reason, message = wish.held, wish.message
     elif drifted and reason is None:

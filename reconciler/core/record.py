@@ -28,6 +28,8 @@ class What(StrEnum):
     ROLLOUT_FAILED = "RolloutFailed"
     INSTANCE_HEALTHY = "InstanceHealthy"
     INSTANCE_LOST = "InstanceLost"
+    INSTANCE_EXPIRED = "InstanceExpired"
+    PULL_FAILED = "PullFailed"
     PROMOTED = "Promoted"
     ROLLED_BACK = "RolledBack"
     QUARANTINE_LIFTED = "QuarantineLifted"

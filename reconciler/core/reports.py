@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from reconciler.core.diff import View, differences, missing
+from reconciler.core.diff import View, aged, differences, missing
 from reconciler.core.errors import Reason
 from reconciler.core.live import Difference, HealthStatus, Instance, LiveState, Phase
 from reconciler.core.memory import EnvironmentMemory
@@ -123,7 +123,8 @@ def _breakage(view: View, instance: Instance) -> tuple[Reason, str] | None:
     if instance.phase is Phase.EXITED and instance.name not in memory.terminated and instance.name not in memory.lost:
         if instance.oom_killed:
             return Reason.OOM_KILLED, "killed for lack of memory: raise resources.memory or mend the leak"
-        return Reason.INSTANCE_EXITED, f"exited with code {instance.exit_code}" + _said(instance)
+        why = "" if "exit code" in instance.detail else _said(instance)
+        return Reason.INSTANCE_EXITED, f"exited with code {instance.exit_code}{why}"
     if instance.phase is Phase.RUNNING and instance.health is HealthStatus.UNHEALTHY:
         if instance.name in memory.exposed:
             return Reason.UNHEALTHY, "no longer healthy" + _said(instance)
@@ -180,7 +181,8 @@ def completion(view: View) -> list[Transition]:
     unrepaired = view.spec.drift is DriftPolicy.CORRECT and any(i.name in memory.drift for i in view.instances)
     drifted = memory.drifted or bool(missing(view.instances, memory))
     if drifted and not view.rolling and not unrepaired and not current_drift(view):
-        found.append(Transition(What.DRIFT_REPAIRED, {"gone": forgettable(view)}, from_version=memory.stable))
+        details = {"gone": gone} if (gone := forgettable(view)) else {}
+        found.append(Transition(What.DRIFT_REPAIRED, details, to_version=memory.stable))
     return found
 
 
@@ -214,9 +216,25 @@ def _missing(view: View) -> list[tuple[str, Difference]]:
     ]
 
 
+def _expired(view: View) -> list[Transition]:
+    """The records of instances that reached their lifetime: why they are replaced though nothing is wrong."""
+    return [
+        Transition(
+            What.INSTANCE_EXPIRED,
+            {"name": instance.name},
+            reason=Reason.LIFETIME_REACHED,
+            from_version=view.memory.stable,
+        )
+        for instance in view.stale
+        if instance.version == view.target.version
+        and aged(instance, view.spec, view.now)
+        and instance.name not in view.memory.lost
+    ]
+
+
 def drift(view: View) -> list[Transition]:
-    """The records of differences that are new."""
-    found = []
+    """The records of differences that are new, and of instances that became too old."""
+    found = _expired(view)
     by_name: dict[str, list[Difference]] = {}
     short = len(view.fresh_capacity) < view.spec.replicas
     # What was removed by hand is told also where it was one too many.

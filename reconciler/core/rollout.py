@@ -118,6 +118,10 @@ def _grow(view: View, motion: Motion) -> None:
             else:
                 motion.wait(f"the host port of {view.spec.name} to become free")
     short = _shortage(view)
+    if short > 0 and view.target.obstacle:
+        motion.reason, motion.message = Reason.SECRET_MISSING, view.target.obstacle
+        motion.wait("the secrets of this version")
+        return
     if short <= 0 or not _image_ready(view, motion) or not _rested(view, motion):
         return
     for ordinal in _free_ordinals(view, min(short, _room(view))):
@@ -162,9 +166,20 @@ def _image_ready(view: View, motion: Motion) -> bool:
         case ImageStatus.PULLING:
             motion.wait(f"the image {pinned}")
         case ImageStatus.ABSENT:
+            if view.memory.pull_failed:
+                motion.reason, motion.message = Reason(view.memory.pull_failed), view.memory.pull_said
             motion.steps.append(PullImage(pinned))
         case _:
             motion.reason, motion.message = view.image.reason, view.image.detail
+            if motion.reason is not None and motion.reason != view.memory.pull_failed:
+                motion.steps.append(
+                    Transition(
+                        What.PULL_FAILED,
+                        {"image": pinned, "said": view.image.detail},
+                        reason=motion.reason,
+                        from_version=view.memory.stable,
+                    )
+                )
             again = (view.image.failed_at or view.now) + backoff(view.image.attempts + 1)
             if view.now >= again:
                 motion.steps.append(PullImage(pinned))
@@ -230,11 +245,7 @@ def _leave(view: View, instance: Instance, capacity: list[Instance], motion: Mot
 
 def _still_wanted(view: View, instance: Instance) -> bool:
     """A stopped instance stays as the way back until enough instances of the target serve."""
-    return (
-        instance.name in view.memory.kept
-        and instance.version not in view.memory.quarantine
-        and len(view.fresh_capacity) < view.spec.replicas
-    )
+    return instance.name in view.memory.kept and len(view.fresh_capacity) < view.spec.replicas
 
 
 def _give_up_traffic(view: View, instance: Instance, capacity: list[Instance], motion: Motion) -> None:

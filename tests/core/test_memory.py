@@ -119,8 +119,12 @@ def test_a_person_suspends_and_resumes_an_environment() -> None:
 def test_resuming_after_a_refusal_lets_the_head_be_judged_anew() -> None:
     memory = replace(EMPTY, admitted="r1")
     assert fold(memory, of(What.RESUMED, "")).admitted == "r1"
-    resumed = fold(memory, of(What.REVISION_REJECTED, "", revision="r2"), of(What.RESUMED, ""))
+    rejected = of(What.REVISION_REJECTED, "", revision="r2", reason="HistoryUnrelated")
+    resumed = fold(memory, rejected, of(What.RESUMED, ""))
     assert (resumed.admitted, resumed.rejected) == ("", "")
+    invalid = of(What.REVISION_REJECTED, "", revision="r2", reason="ManifestInvalid")
+    resumed = fold(memory, invalid, of(What.RESUMED, ""))
+    assert (resumed.admitted, resumed.rejected) == ("r1", "r2"), "what was admitted stays in use"
 
 
 def test_what_is_in_the_way_is_remembered_until_it_is_gone() -> None:
@@ -278,3 +282,9 @@ def test_an_empty_memory_has_an_empty_form() -> None:
     assert memory_codec.dump(EMPTY) == {}
     assert memory_codec.load({}) == EMPTY
     assert memory_codec.load({"suspension": None}) == EMPTY
+
+
+def test_a_person_needed_for_the_environment_is_remembered_until_something_works() -> None:
+    stalled = fold(EMPTY, of(What.STALLED, "", reason="NotOwned"))
+    assert stalled.stalled == "NotOwned"
+    assert fold(stalled, of(What.DONE, "")).stalled == ""

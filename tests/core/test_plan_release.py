@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from reconciler.core.errors import Reason
 from reconciler.core.live import Difference, ImageState, ImageStatus, Phase
 from reconciler.core.model import Drain
+from reconciler.core.record import What
 from reconciler.core.status import ServiceHealth, Sync
 from reconciler.core.steps import PullImage
 from tests.support.scene import PUBLISHED, Scene, name_of, settled
@@ -154,7 +156,42 @@ def test_a_failed_pull_is_tried_again_after_a_pause_and_a_running_one_is_awaited
     scene.images[pinned] = ImageState(ImageStatus.FAILED, Reason.IMAGE_UNAVAILABLE, "no answer", scene.now, 3)
     assert scene.service.recheck_at == scene.now + timedelta(seconds=4)
     scene.now += timedelta(seconds=4)
+    assert scene.service.steps[-1] == PullImage(pinned)
+    scene.step()
+    assert scene.log.count("PullFailed") == 1, "a failure is recorded once"
+    scene.images[pinned] = ImageState(ImageStatus.FAILED, Reason.IMAGE_UNAVAILABLE, "no answer", scene.now, 4)
+    scene.now += timedelta(seconds=8)
     assert scene.service.steps == (PullImage(pinned),)
+    del scene.images[pinned]
+    assert scene.service.reason is Reason.IMAGE_UNAVAILABLE, "a look by another program knows it from the journal"
+    scene.settle()
+    assert scene.memory.services["web"].pull_failed == ""
+
+
+def test_a_plan_of_a_release_shows_its_first_effects() -> None:
+    scene = settled()
+    scene.want("b")
+    assert [getattr(step, "what", type(step).__name__) for step in scene.service.steps] == [
+        What.ROLLOUT_STARTED,
+        "PullImage",
+    ]
+    scene.images[scene.wanted.spec.image.pinned] = ImageState(ImageStatus.PRESENT)
+    assert [type(step).__name__ for step in scene.service.steps] == ["Transition", "CreateInstance", "StartInstance"]
+
+
+def test_no_instance_is_made_of_a_version_whose_secrets_have_changed() -> None:
+    scene = settled(replicas=2)
+    scene.want("b", replicas=2)
+    scene.dying.add(scene.wanted.version)
+    held = "a secret has changed"
+    obstruct = lambda wish: replace(wish, fallback=replace(wish.fallback, obstacle=held))  # noqa: E731
+    scene.wish = lambda wish: obstruct(wish) if wish.fallback else wish
+    scene.settle()
+    del scene.instances[min(scene.instances)]
+    scene.settle()
+    assert scene.serving() == ["a"]
+    assert "the secrets of this version" in scene.service.waiting
+    assert held in scene.service.message
 
 
 def test_a_newer_commit_overtakes_a_rollout() -> None:

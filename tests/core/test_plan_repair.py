@@ -129,6 +129,7 @@ def test_lifetime_replaces_and_says_when() -> None:
     scene.settle()
     assert old not in scene.instances
     assert "DriftFound" not in scene.log
+    assert scene.log.count("InstanceExpired") == 1, "why it was replaced stands in the journal"
 
 
 def test_a_squatter_is_reported_once_and_avoided() -> None:

@@ -161,6 +161,19 @@ def test_an_error_is_over_when_its_cause_is_gone() -> None:
     assert status.plan.services["web"].reason is Reason.SUSPENDED
 
 
+def test_what_failed_is_not_tried_again_in_the_same_cycle() -> None:
+    world = stable(web=manifest("web", "a"), api=manifest("api", "a"))
+    trouble(world, Retryable(Reason.ENGINE_REFUSED, "no"), StartInstance, service="web")
+    world.commit(web=manifest("web", "b"), api=manifest("api", "b"))
+    before = effects(world, "StartInstance")
+    cycle = world.cycle()
+    failed = [r.entry.service for r in world.disk.records if r.entry.what is What.FAILED]
+    assert failed == ["web"]
+    assert effects(world, "StartInstance") > before + 1, "the other one goes on"
+    assert cycle.recheck_at is not None
+    assert cycle.recheck_at > world.clock.now()
+
+
 def test_what_is_undone_at_once_is_done_with_growing_pauses() -> None:
     world = stable()
 
