@@ -113,7 +113,7 @@ def _service_lines(plan: ServicePlan) -> Iterator[Text]:
     if plan.desired is not None and before != short(plan.desired.version):
         line.append_text(safe(f"  {before} -> {short(plan.desired.version)} ({image(plan.desired)})"))
     yield line
-    if reason(plan):
+    if plan.reason or plan.message:
         yield Text("    why: ") + safe(reason(plan))
     for step in plan.steps:
         yield Text("    + ") + safe(describe(step))

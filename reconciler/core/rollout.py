@@ -44,7 +44,8 @@ class Motion:
 
     def wait(self, for_what: str, until: datetime | None = None) -> None:
         """Note a wait, and its end when it has one."""
-        self.waits.append(for_what)
+        if for_what not in self.waits:
+            self.waits.append(for_what)
         if until is not None:
             self.rechecks.append(until)
 
@@ -266,7 +267,7 @@ def _give_up_traffic(view: View, instance: Instance, capacity: list[Instance], m
         motion.steps.append(DetachTraffic(instance.name, instance.service) if drains else _terminate(view, instance))
         capacity[:] = [other for other in capacity if other.name != instance.name]
     else:
-        motion.wait(f"enough healthy instances before {instance.name} goes")
+        motion.wait("enough healthy instances before old ones go")
 
 
 def _is_idle(view: View, instance: Instance) -> bool:
