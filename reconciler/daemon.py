@@ -167,6 +167,9 @@ class Daemon:
             _log.error("reload refused", reason=self._redactor.text(str(error)), settings=str(before.file))
         else:
             _log.info("reloaded", settings=str(after.file), environments=sorted(after.environments))
+            if left := sorted(before.environments.keys() - after.environments.keys()):
+                remedy = "their instances run on, and nobody looks after them; remove them by hand"
+                _log.warning("environments left alone", environments=left, remedy=remedy)
         finally:
             self._systemd.ready(f"following {len(self._house.settings.environments)} environments")
             # What changed while this was under way brought no event.

@@ -78,7 +78,11 @@ def test_a_reload_is_taken_on_whole_or_not_at_all(house: House, hello: dict[str,
             lambda line: line["environment"] == house.environments[1] and line["result"] == "synced",
         )
         daemon.synced(third)
-        assert len(house.images(raw, house.environments[1])) == 2
+        left = house.environments.pop()
+        house.write_settings()
+        daemon.log("environments left alone", lambda line: line["environments"] == [left])
+        house.environments.append(left)
+        assert len(house.images(raw, left)) == 2
         assert daemon.stop() == 0
 
 
