@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import io
-import itertools
-import os
 import tarfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import docker
 import pytest
 
-from reconciler.adapters.clock import SystemClock
-from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.core import names
 from reconciler.core.errors import Reason, Stalled
-from reconciler.core.live import HealthStatus, Instance
+from reconciler.core.live import Instance
 from reconciler.core.model import (
     File,
     Resources,
@@ -27,31 +22,7 @@ from reconciler.core.steps import (
     AttachTraffic,
     SweepOrphan,
 )
-from tests.support.runtime_house import House, Vault, demolish, docker_settings, real_house
-
-_serial = itertools.count()
-
-
-_serial = itertools.count()
-
-
-@pytest.fixture
-def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient) -> Iterator[House]:
-    environment = f"f{os.getpid():x}-{next(_serial)}"
-    built = real_house(environment, engine, hello, raw)
-    built.runtime.close()
-    built.runtime = DockerRuntime(docker_settings(engine), "house", Vault(), SystemClock())
-    built.runtime.watch(built.hint)
-    yield built.ready()
-    built.runtime.close()
-    built.other.close()
-    demolish(raw, environment)
-
-
-def healthy(house: House, **changes: object) -> str:
-    name = house.start(house.spec(**changes))
-    house.one(lambda i: i.health is HealthStatus.HEALTHY)
-    return name
+from tests.support.runtime_house import House, healthy
 
 
 def details(instance: Instance) -> list[str]:

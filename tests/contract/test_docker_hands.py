@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
 
 import docker
 import pytest
 
-from reconciler.adapters.clock import SystemClock
-from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.core.errors import Stalled
 from reconciler.core.live import HealthStatus, Phase
 from reconciler.core.model import File, Port
 from reconciler.core.steps import AttachTraffic, DetachTraffic, RemoveInstance, StartInstance
-from tests.support.runtime_house import House, Vault, demolish, docker_settings, real_house
-
-_serial = itertools.count()
-
-
-@pytest.fixture
-def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient) -> Iterator[House]:
-    environment = f"h{os.getpid():x}-{next(_serial)}"
-    built = real_house(environment, engine, hello, raw)
-    built.runtime.close()
-    built.runtime = DockerRuntime(docker_settings(engine), "house", Vault(), SystemClock())
-    built.runtime.watch(built.hint)
-    yield built.ready()
-    built.runtime.close()
-    built.other.close()
-    demolish(raw, environment)
+from tests.support.runtime_house import House
 
 
 def test_a_service_called_files_keeps_its_files(house: House) -> None:

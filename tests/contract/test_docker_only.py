@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import io
-import itertools
 import os
 import signal
 import socket
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,29 +43,8 @@ from reconciler.core.steps import (
     SweepOrphan,
 )
 from tests.support.engine import image_ref
-from tests.support.runtime_house import QUICK, House, Vault, demolish, docker_settings, real_house
+from tests.support.runtime_house import QUICK, House, Vault, demolish, docker_settings, healthy
 from tools import engine as tool
-
-_serial = itertools.count()
-
-
-@pytest.fixture
-def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient) -> Iterator[House]:
-    environment = f"d{os.getpid():x}-{next(_serial)}"
-    built = real_house(environment, engine, hello, raw)
-    built.runtime.close()
-    built.runtime = DockerRuntime(docker_settings(engine), "house", Vault(), SystemClock())
-    built.runtime.watch(built.hint)
-    yield built.ready()
-    built.runtime.close()
-    built.other.close()
-    demolish(raw, environment)
-
-
-def healthy(house: House, **changes: object) -> str:
-    name = house.start(house.spec(**changes))
-    house.one(lambda i: i.health is HealthStatus.HEALTHY)
-    return name
 
 
 def content(raw: docker.APIClient, container: str, path: str) -> tuple[bytes, tarfile.TarInfo]:

@@ -15,7 +15,7 @@ from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.core import names
 from reconciler.core.errors import Reason
-from reconciler.core.live import Difference, Foreign, Instance, LiveState, Phase
+from reconciler.core.live import Difference, Foreign, HealthStatus, Instance, LiveState, Phase
 from reconciler.core.model import Health, HttpCheck, ImageRef, ServiceSpec, version_of
 from reconciler.core.steps import CreateInstance, EnsureNetwork, PullImage, StartInstance
 from reconciler.ports import Runtime
@@ -263,3 +263,10 @@ def demolish(client: docker.APIClient, environment: str) -> None:
         client.remove_volume(volume["Name"])
     for found in client.networks(names=[network]):
         client.remove_network(found["Id"])
+
+
+def healthy(house: House, **changes: Any) -> str:
+    """The name of a new instance that became healthy."""
+    name = house.start(house.spec(**changes))
+    house.one(lambda i: i.health is HealthStatus.HEALTHY)
+    return name
