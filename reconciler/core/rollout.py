@@ -168,7 +168,9 @@ def _image_ready(view: View, motion: Motion) -> bool:
             motion.wait(f"the image {pinned}")
         case ImageStatus.ABSENT:
             if view.memory.pull_failed:
-                motion.reason, motion.message = Reason(view.memory.pull_failed), view.memory.pull_said
+                # A newer release may have recorded a reason that this one does not know.
+                known = (reason for reason in Reason if reason == view.memory.pull_failed)
+                motion.reason, motion.message = next(known, Reason.IMAGE_UNAVAILABLE), view.memory.pull_said
             motion.steps.append(PullImage(pinned))
         case _:
             motion.reason, motion.message = view.image.reason, view.image.detail

@@ -168,6 +168,14 @@ def test_a_failed_pull_is_tried_again_after_a_pause_and_a_running_one_is_awaited
     assert scene.memory.services["web"].pull_failed == ""
 
 
+def test_a_reason_of_a_newer_release_for_a_failed_pull_is_no_fault_of_ours() -> None:
+    scene = Scene()
+    scene.step()
+    scene.record(What.PULL_FAILED, reason="ImageFromTheFuture", details={"said": "no such thing yet"})
+    scene.images.clear()
+    assert (scene.service.reason, scene.service.message) == (Reason.IMAGE_UNAVAILABLE, "no such thing yet")
+
+
 def test_a_plan_of_a_release_shows_its_first_effects() -> None:
     scene = settled()
     scene.want("b")
