@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -64,14 +64,6 @@ class Recent(MutableMapping[Hashable, Any]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """A revision with what its files say."""
-
-    snapshot: Snapshot
-    found: DesiredState | Refusal
 
 
 class Desire:

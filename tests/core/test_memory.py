@@ -288,3 +288,9 @@ def test_a_person_needed_for_the_environment_is_remembered_until_something_works
     stalled = fold(EMPTY, of(What.STALLED, "", reason="NotOwned"))
     assert stalled.stalled == "NotOwned"
     assert fold(stalled, of(What.DONE, "")).stalled == ""
+
+
+def test_the_codec_keeps_every_kind_of_value_there_is() -> None:
+    service = ServiceMemory(losses=(AT, AT), lost=frozenset({"a", "b"}), detached={"a": AT}, drifted=True)
+    memory = replace(EMPTY, admitted="r1", services={"web": service})
+    assert memory_codec.load(memory_codec.dump(memory)) == memory
