@@ -24,6 +24,8 @@ from reconciler.core.health import HealthState
 from reconciler.core.live import Difference, Foreign, HealthStatus, Instance, Phase
 
 INSPECTORS = 8
+KILLED = 137
+"""The exit code of a program that SIGKILL ended."""
 _DURATION = re.compile(r"(Up|Exited|Created|Restarting)( \(\d+\))?.*?(\(Paused\))?$")
 
 PORT_TAKEN = ("port is already allocated", "address already in use", "failed to bind")
@@ -43,6 +45,7 @@ class Facts:
     published: Mapping[str, tuple[tuple[str, int], ...]]
     mounts: frozenset[str]
     writable: tuple[str, ...]
+    limited: bool
 
 
 @dataclass(slots=True)
@@ -254,6 +257,7 @@ def _facts(inspected: Json, environment: str) -> Facts:
         published={port: places for port, places in published.items() if places},
         mounts=frozenset([*(m["Destination"] for m in inspected.get("Mounts") or ()), *(host.get("Tmpfs") or ())]),
         writable=tuple(str(path) for path in shape.get("writable_paths") or ()),
+        limited=bool(host.get("Memory")),
     )
 
 
@@ -285,7 +289,13 @@ def _end(base: Instance, facts: Facts, code: int | None) -> str:
         return "it was killed because it used more memory than its limit"
     if facts.error:
         return f"its program could not be started: {facts.error}"
-    return "it ended; its exit code is not known" if code is None else f"it ended with exit code {code}"
+    if code is None:
+        return "it ended; its exit code is not known"
+    # An engine that hears of the end before it hears of the memory never says that it was the memory.
+    doubt = (
+        " (killed: by hand, or because it used more memory than its limit)" if code == KILLED and facts.limited else ""
+    )
+    return f"it ended with exit code {code}{doubt}"
 
 
 def foreigners(owned: Ownership, environment: str) -> tuple[Foreign, ...]:
