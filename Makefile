@@ -10,7 +10,7 @@ help: ## Show this list
 setup: ## Install what is missing: distribution packages, .venv, webhook payloads
 	@PYTHON="$(PYTHON)" tools/setup.sh
 
-demo: setup ## Watch a merged commit replace containers, a bad release roll back, and the audit log verify
+demo: setup ## Watch releases under load, also bad ones that return, repairs, and the audit log verify
 	@$(PY) -m tools.demo $(ARGS)
 
 demo-stop: ## Remove everything the demo started

@@ -1,4 +1,4 @@
-"""`python -m bench [NAME…] [--json]`: prints each figure with its value, goal, whether it holds, and the method."""
+"""`python -m bench [NAME…] [--json] [--long]`: prints each figure with its value, its goal, and how it was measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bench.figure import Figure
 
-NAMES = ("replace", "latency", "idle", "memory", "journal")
+NAMES = ("replace", "latency", "idle", "memory", "journal", "gates", "loss")
 
 
 def main() -> int:
@@ -21,11 +21,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--json", action="store_true", help="one JSON array instead of a table")
+    parser.add_argument("--long", action="store_true", help="loss: a million requests, as fast as they are answered")
     asked = parser.parse_args()
     figures: list[Figure] = []
     for name in asked.names or NAMES:
         print(f"bench: {name} …", file=sys.stderr, flush=True)
-        figures.extend(importlib.import_module(f"bench.{name}").run())
+        # The table of this one is not made of figures; where those are for a program, it is for the person beside.
+        options = {"long": asked.long, "console": Console(stderr=asked.json)} if name == "loss" else {}
+        figures.extend(importlib.import_module(f"bench.{name}").run(**options))
     if asked.json:
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
     else:
@@ -39,8 +42,12 @@ def _table(figures: list[Figure]) -> Table:
         column.no_wrap = True
     for figure in figures:
         holds = {True: "yes", False: "NO", None: "-"}[figure.holds]
-        table.add_row(figure.name, f"{figure.value:,.3g}", figure.unit, figure.goal, holds, figure.method)
+        table.add_row(figure.name, f"{_shown(figure.value)}", figure.unit, figure.goal, holds, figure.method)
     return table
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.3g}"
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Daemon:
         wiring.prepare_data(settings)
         self._journal = journal_access.open_journal(settings, self._clock, act=True)
         self._house = wiring.build_house(settings, self._journal, redactor, metrics=self._metrics)
-        self._reconciler = Reconciler(self._house)
+        self._reconciler = Reconciler(self._house, self._inbox.news)
         desk = Desk(
             inbox=self._inbox,
             board=self._board,
@@ -106,6 +106,8 @@ class Daemon:
         self._follower.start()
         for runtime in self._house.runtimes.values():
             runtime.watch(self._engine_changed)
+        if self._house.traffic is not None:
+            self._house.traffic.watch(self._traffic_changed)
         self._workers.start()
         self._request_all("start")
         self._schedule.start(settings)
@@ -181,7 +183,7 @@ class Daemon:
         wiring.tell_redactor(self._redactor, settings)
         old_house, old_reconciler = self._house, self._reconciler
         house = wiring.build_house(settings, self._journal, self._redactor, metrics=self._metrics, before=old_house)
-        reconciler = Reconciler(house)
+        reconciler = Reconciler(house, self._inbox.news)
         self._house, self._reconciler, self._secrets = house, reconciler, secrets
         self._workers.swap(reconciler, settings.environments)
         old_reconciler.stop()
@@ -192,6 +194,8 @@ class Daemon:
         for name, runtime in house.runtimes.items():
             if runtime is not old_house.runtimes.get(name):
                 runtime.watch(self._engine_changed)
+        if house.traffic is not None and house.traffic is not old_house.traffic:
+            house.traffic.watch(self._traffic_changed)
         configure_logs(settings.log, self._redactor)
         self._schedule.apply(settings)
         self._watch.apply(settings)
@@ -205,6 +209,9 @@ class Daemon:
 
     def _engine_changed(self, environment: str, detail: str) -> None:
         self._inbox.request(environment, Cause("engine", self._clock.now(), detail))
+
+    def _traffic_changed(self, environment: str, detail: str) -> None:
+        self._inbox.request(environment, Cause("traffic", self._clock.now(), detail))
 
     def _web_house(self) -> WebHouse:
         webhook = Webhook(

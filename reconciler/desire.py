@@ -16,13 +16,14 @@ from typing import Any
 
 import structlog
 
-from reconciler.core import manifest, names
+from reconciler.core import caps, freeze, manifest, names
 from reconciler.core.admission import Wanted
 from reconciler.core.errors import Reason, ReconcilerError, Rejected, Stalled
+from reconciler.core.freeze import Held
 from reconciler.core.manifest import Fleet, Refusal
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
 from reconciler.core.model import DesiredState, ServiceSpec, Target, version_of
-from reconciler.core.plan import Wish
+from reconciler.core.question import Wish
 from reconciler.core.record import VersionRef
 from reconciler.ports import Secrets, Snapshot, Source
 from reconciler.settings import EnvironmentSettings, Settings
@@ -167,7 +168,8 @@ class Desire:
         for name, problems in state.problems.items():
             known = memory.services.get(name, ServiceMemory())
             shown = "; ".join(str(problem) for problem in problems[:PROBLEMS_SHOWN])
-            held = Wish(name, suspended=paused, held=problems[0].reason, message=shown)
+            stable = self._stable(environment, name, known.stable)
+            held = Wish(name, fallback=stable, suspended=paused, held=problems[0].reason, message=shown)
             spec_before = self._spec_at(environment, memory.good.get(name, ""), name)
             if spec_before is not None:
                 last_good = self._wish_or_held(environment, memory.good[name], spec_before, known, paused)
@@ -186,12 +188,13 @@ class Desire:
         try:
             return self._wish(environment, sha, spec, known, paused)
         except ReconcilerError as error:
-            return Wish(spec.name, suspended=paused, held=error.reason, message=str(error))
+            return Wish(spec.name, fallback=_way(spec, known), suspended=paused, held=error.reason, message=str(error))
         except Exception as bug:  # noqa: BLE001 - our own bug: this service is held, the others go on
             shown = "".join(traceback.format_exception(bug))
             _log.error("internal error", environment=environment.name, service=spec.name, traceback=shown)
             said = f"a fault of Reconciler, {type(bug).__name__}: {bug}; the log has the traceback"
-            return Wish(spec.name, suspended=paused, held=Reason.INTERNAL_ERROR, message=said)
+            fallback = _way(spec, known)
+            return Wish(spec.name, fallback=fallback, suspended=paused, held=Reason.INTERNAL_ERROR, message=said)
 
     def _wish(
         self, environment: EnvironmentSettings, sha: str, spec: ServiceSpec, known: ServiceMemory, paused: str
@@ -200,7 +203,8 @@ class Desire:
         version, absent = self._version(environment.name, spec)
         if absent:
             message = f"secret {absent} is not there: put it where the operator's settings say"
-            return Wish(spec.name, suspended=suspended, held=Reason.SECRET_MISSING, message=message)
+            fallback = _way(spec, known)
+            return Wish(spec.name, fallback=fallback, suspended=suspended, held=Reason.SECRET_MISSING, message=message)
         desired = Target(spec, version, sha)
         if known.stable is None or known.stable.version == version:
             return Wish(spec.name, desired, desired if known.stable else None, suspended)
@@ -219,6 +223,10 @@ class Desire:
         if known is None or known[0] is not spec:
             known = self._older[key] = (spec, version_of(spec, secrets))
         return str(known[1]), ""
+
+    def earlier(self, environment: EnvironmentSettings, name: str, version: VersionRef) -> Target | None:
+        """A version of which instances may still be held, as its own revision describes it; None: not to be read."""
+        return self._stable(environment, name, version)
 
     def _stable(self, environment: EnvironmentSettings, name: str, stable: VersionRef | None) -> Target | None:
         """The stable version as its own revision describes it."""
@@ -255,10 +263,35 @@ class Desire:
         spec: ServiceSpec | None = self._older[key]
         return spec
 
+    def held(self, wanted: Wanted, memory: EnvironmentMemory, wishes: Mapping[str, Wish], now: datetime) -> Held | None:
+        """Why no new version may begin now, if so: a freeze, or a revision that changes too much at once.
+
+        What is on its way already, repairs and returns never wait for this.
+        """
+        state = wanted.state
+        if state is None:
+            return None
+        trailers = state.revision.trailers
+        emergency = self._settings.environments[wanted.environment].allow.emergency
+        frozen = freeze.held(state.freezes, trailers, now, emergency=emergency)
+        if frozen is not None:
+            return frozen
+        desired = {
+            name: wish.desired.version
+            for name, wish in wishes.items()
+            if wish.desired is not None and not wish.suspended
+        }
+        there = {name for name, known in memory.services.items() if known.stable}
+        capped = caps.changes_held(there, caps.changed(desired, memory.services), state.changes, trailers)
+        return Held(*capped) if capped else None
+
     def removals_held(
-        self, wanted: Wanted, memory: EnvironmentMemory, owned: Collection[str]
+        self, wanted: Wanted, memory: EnvironmentMemory, owned: Collection[str], held: Held | None = None
     ) -> tuple[Reason, str] | None:
-        """Why nothing may be removed now, if so: Git cannot be read, declares nothing, or removes too much at once."""
+        """Why nothing may be removed now, if so: Git cannot be read, declares nothing, or removes too much at once.
+
+        `held` is what `held` said: in a freeze nothing is removed either.
+        """
         state = wanted.state
         if state is None:
             error = wanted.error
@@ -266,27 +299,20 @@ class Desire:
             return reason, str(error or "no revision is in use yet")
         if paused := _paused(state, memory):
             return Reason.SUSPENDED, paused
-        declared = state.services.keys() | state.problems.keys()
-        if not declared:
-            return (
-                Reason.ENVIRONMENT_EMPTY,
-                "this revision declares no service at all; removing everything at once is refused: "
-                "suspend the environment, or remove its services by hand and its entry from the settings",
-            )
+        if held is not None and held.reason is Reason.FROZEN:
+            return held.reason, held.message
         there = set(owned) | {name for name, known in memory.services.items() if known.stable}
-        removed = there - declared
-        allowed = max(1, len(there) * state.prune.max_percent // 100)
-        if len(removed) > allowed:
-            return (
-                Reason.PRUNE_CAP_EXCEEDED,
-                f"this revision removes {len(removed)} of {len(there)} services, more than {allowed}; "
-                "raise spec.prune.maxPercent in environment.yaml if that is meant",
-            )
-        return None
+        declared = state.services.keys() | state.problems.keys()
+        return caps.removals_held(there, declared, state.prune, state.revision.trailers)
 
 
 def _fleet(environment: EnvironmentSettings, snapshot: Snapshot) -> Fleet:
     return Fleet(environment.path, snapshot.tree.files(environment.path), snapshot.tree.read)
+
+
+def _way(spec: ServiceSpec, known: ServiceMemory) -> Target | None:
+    """How a service that is held is reached meanwhile: as Git says, by the version that runs."""
+    return Target(spec, known.stable.version, known.stable.revision) if known.stable is not None else None
 
 
 def _paused(state: DesiredState, memory: EnvironmentMemory) -> str:

@@ -19,13 +19,18 @@ from reconciler.core.steps import (
     CreateInstance,
     Effect,
     EnsureNetwork,
+    EnsureProxy,
     PullImage,
     RemoveInstance,
+    ShiftTraffic,
     Step,
+    TrafficEffect,
     Transition,
+    WarmInstance,
 )
+from reconciler.core.traffic import described
 from reconciler.failpoints import hit
-from reconciler.ports import Clock, Journal, Runtime
+from reconciler.ports import Clock, Journal, Runtime, Traffic
 
 EVIDENCE_LINES = 50
 EVIDENCE_LINE_LENGTH = 400
@@ -52,12 +57,14 @@ class Executor:
     def __init__(
         self,
         runtime: Runtime,
+        traffic: Traffic | None,
         journal: Journal,
         clock: Clock,
         redact: Callable[[str], str],
         stopping: Callable[[], bool],
     ) -> None:
         self._runtime = runtime
+        self._traffic = traffic
         self._journal = journal
         self._clock = clock
         self._redact = redact
@@ -88,7 +95,10 @@ class Executor:
         hit("loop.after_intent")
         began = self._clock.monotonic()
         try:
-            self._runtime.apply(step)
+            if not isinstance(step, TrafficEffect):
+                self._runtime.apply(step)
+            elif self._traffic is not None:
+                self._traffic.apply(commission.environment, step)
         except Fenced:
             raise
         except ReconcilerError as error:
@@ -175,8 +185,14 @@ def describe(step: Effect) -> Mapping[str, Any]:
     found: dict[str, Any] = {"effect": type(step).__name__}
     if isinstance(step, CreateInstance):
         return found | {"name": step.name, "image": step.spec.image.pinned, "version": step.version}
-    if isinstance(step, PullImage | EnsureNetwork):
-        return found | {"name": step.image if isinstance(step, PullImage) else step.environment}
+    if isinstance(step, PullImage | EnsureNetwork | EnsureProxy):
+        more = {"config": step.config} if isinstance(step, EnsureProxy) else {}
+        return found | {"name": step.image if isinstance(step, PullImage) else step.environment} | more
+    if isinstance(step, ShiftTraffic):
+        reached = {} if step.stage is None else {"stage": step.stage}
+        return found | {"name": step.name, "shares": dict(described(step.shares)), **reached}
+    if isinstance(step, WarmInstance):
+        return found | {"name": step.name, "requests": step.warm_up.count, "beside": step.beside}
     return found | {item.name: getattr(step, item.name) for item in fields(step)}
 
 

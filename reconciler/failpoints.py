@@ -28,6 +28,13 @@ _DOCKER_EFFECTS = (
 )
 DOCKER_FAILPOINTS = tuple(f"docker.{when}_{effect}" for effect in _DOCKER_EFFECTS for when in ("before", "after"))
 FAILPOINTS = ("loop.after_intent", "loop.after_effect", *DOCKER_FAILPOINTS)
+"""Those of a release without a proxy."""
+_PROXY_EFFECTS = ("state", "config", "create", "start", "stop", "remove", "reload")
+PROXY_FAILPOINTS = tuple(f"proxy.{when}_{effect}" for effect in _PROXY_EFFECTS for when in ("before", "after"))
+"""Those of a proxy that we run, while it is made or changed."""
+_TRAFFIC_EFFECTS = ("raise", "settle", "save")
+TRAFFIC_FAILPOINTS = tuple(f"traffic.{when}_{effect}" for effect in _TRAFFIC_EFFECTS for when in ("before", "after"))
+"""Those of a shift: new addresses are brought up, the table becomes exact, the state of the servers is saved."""
 
 _lock = threading.Lock()
 _hits: dict[str, int] = {}

@@ -72,7 +72,7 @@ class JournalFollower:
                     remedy="Run one daemon on a journal; look for the other one before you start this again",
                 )
             )
-        elif entry.what in (What.SUSPENDED, What.RESUMED):
+        elif entry.what in (What.SUSPENDED, What.RESUMED, What.CONTINUED):
             self._request(entry.environment, Cause("operator", self._clock.now(), f"{entry.what} by {entry.author}"))
         elif entry.what is What.DRIFT_FOUND:
             self._metrics.drift.labels(entry.environment, entry.service, entry.reason).inc()

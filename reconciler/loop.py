@@ -11,8 +11,8 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -23,18 +23,21 @@ from reconciler.core.admission import Wanted, admission, describe
 from reconciler.core.bounds import fitted
 from reconciler.core.errors import Fenced, Reason, ReconcilerError, Retryable, Stalled
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
-from reconciler.core.model import Health
-from reconciler.core.plan import Question, plan
+from reconciler.core.plan import plan
 from reconciler.core.record import Entry, What
 from reconciler.core.status import EnvironmentStatus, Plan, ServiceHealth, ServicePlan
 from reconciler.core.steps import Step
 from reconciler.desire import Desire
 from reconciler.execute import Commission, Executor
-from reconciler.ports import Cause, Clock, Journal, Runtime, Secrets, Source
+from reconciler.gates import Gates
+from reconciler.ports import Cause, Clock, Gauge, Journal, Runtime, Secrets, Source, Traffic
 from reconciler.settings import EnvironmentSettings, Settings
-from reconciler.trouble import Trouble, in_vain, steps_of
+from reconciler.survey import Survey
+from reconciler.trouble import PLACES, Trouble, in_vain, steps_of
 
 ROUNDS = 40
+GATE_LOOK = timedelta(seconds=1)
+"""Between two looks at an environment with an open gate."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class House:
     schemas: Mapping[str, Any]
     redact: Callable[[str], str] = str
     uniform: Callable[[float, float], float] = random.uniform
+    traffic: Traffic | None = None
+    gauges: Mapping[str, Gauge] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,13 @@ class Cycle:
 class Reconciler:
     """Reconciles environments; one call for an environment at a time, several environments side by side."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, news: Callable[[str], bool] = lambda _environment: False) -> None:
+        """`news`: whether Git may have changed since. Then a cycle ends early, for the newest commit comes first."""
         self._house = house
+        self._news = news
         self._desire = Desire(house.settings, house.source, house.secrets, house.schemas)
+        self._gates = Gates(house.gauges)
+        self._survey = Survey(self._desire, house.traffic, self._gates, house.clock)
         self._pool = ThreadPoolExecutor(max_workers=house.settings.concurrency, thread_name_prefix="service")
         self._stopping = threading.Event()
         self._up_since = dict.fromkeys(house.settings.environments, house.clock.now())
@@ -83,6 +92,7 @@ class Reconciler:
     def close(self) -> None:
         """Wait for the steps in hand."""
         self.stop()
+        self._gates.close()
         self._pool.shutdown(wait=True)
 
     def reconcile(self, environment: str, causes: Sequence[Cause]) -> Cycle:
@@ -110,7 +120,7 @@ class Reconciler:
         for _ in range(ROUNDS):
             worked = self._work(settings, runtime, wanted, memory, found, trouble, trigger)
             done += worked
-            if not worked or self._stopping.is_set():
+            if not worked or self._stopping.is_set() or self._news(environment):
                 break
             memory = house.journal.memory(environment)
             found = self._look(settings, runtime, wanted, memory)
@@ -126,33 +136,33 @@ class Reconciler:
         memory = house.journal.memory(environment)
         wanted = self._desire.proposed(settings, memory, revision, house.clock.now())
         memory = replace(memory, admitted=wanted.revision.sha) if wanted.revision else memory
-        found = self._look(settings, house.runtimes[settings.runtime], wanted, memory)
+        found = self._look(settings, house.runtimes[settings.runtime], wanted, memory, only_looking=True)
         return describe(wanted, memory, found, {}, house.clock.now())
 
-    def _look(self, settings: EnvironmentSettings, runtime: Runtime, wanted: Wanted, memory: EnvironmentMemory) -> Plan:
-        wishes = self._desire.wishes(settings, wanted, memory)
-        checks: dict[str, Health] = {}
-        images: set[str] = set()
-        for wish in wishes.values():
-            for target in (wish.fallback, wish.desired):
-                if target is not None:
-                    checks[target.version] = target.spec.health
-                    images.add(target.spec.image.pinned)
-        live = runtime.observe(settings.name, checks, sorted(images))
-        held = self._desire.removals_held(wanted, memory, {instance.service for instance in live.instances})
-        return plan(
-            Question(
-                settings.name,
-                wanted.revision,
-                wishes,
-                live,
-                memory,
-                self._house.clock.now(),
-                held,
-                self._up_since[settings.name] if settings.name not in self._away else self._house.clock.now(),
-                self._able_since.get(settings.name, {}),
-            )
-        )
+    def proxy_config(self, environment: str) -> str:
+        """What the environment's proxies need to know for what Git declares now; "" where there is no proxy."""
+        house = self._house
+        settings = house.settings.environments[environment]
+        memory = house.journal.memory(environment)
+        wanted = self._desire.proposed(settings, memory, None, house.clock.now())
+        if wanted.state is None and wanted.error is not None:
+            raise wanted.error
+        front = self._survey.front(settings, wanted, memory)
+        return front.text if front is not None else ""
+
+    def _look(
+        self,
+        settings: EnvironmentSettings,
+        runtime: Runtime,
+        wanted: Wanted,
+        memory: EnvironmentMemory,
+        *,
+        only_looking: bool = False,
+    ) -> Plan:
+        away = settings.name in self._away
+        up_since = self._house.clock.now() if away else self._up_since[settings.name]
+        since = (up_since, self._able_since.get(settings.name, {}))
+        return plan(self._survey.question(settings, runtime, wanted, memory, since=since, only_looking=only_looking))
 
     def _note_able(self, environment: str, found: Plan) -> None:
         """The time in which nothing could be done at a service is not held against the version it moves to."""
@@ -182,7 +192,14 @@ class Reconciler:
         house = self._house
         if self._stopping.is_set():
             return 0
-        executor = Executor(runtime, house.journal, house.clock, house.redact, self._stopping.is_set)
+        executor = Executor(
+            runtime,
+            house.traffic,
+            house.journal,
+            house.clock,
+            house.redact,
+            lambda: self._stopping.is_set() or self._news(settings.name),
+        )
         revision = wanted.revision
 
         def commission(service: ServicePlan | None) -> Commission:
@@ -202,10 +219,13 @@ class Reconciler:
         for name, bug in found.bugs.items():
             if not trouble.holds(name, now):
                 self._note(name, self._bug(settings.name, name, bug), commission(found.services[name]), trouble)
-        whole = trouble.paced("", found.steps, now)[0] if not trouble.holds("", now) else ()
-        if whole:
-            trouble.did("", whole, now)
-            self._attempt("", executor, commission(None), whole, trouble)
+        common = 0
+        for key in (PLACES, ""):
+            steps = trouble.paced(key, steps_of(found, key), now)[0] if not trouble.holds(key, now) else ()
+            if steps:
+                trouble.did(key, steps, now)
+                self._attempt(key, executor, commission(None), steps, trouble)
+                common += len(steps)
         due = trouble.due(found, now)
         for name, steps in due.items():
             trouble.did(name, steps, now)
@@ -215,7 +235,7 @@ class Reconciler:
                 for name, steps in due.items()
             ]
         )
-        return len(whole) + sum(len(steps) for steps in due.values())
+        return common + sum(len(steps) for steps in due.values())
 
     def _side_by_side(self, tasks: Sequence[Callable[[], None]]) -> None:
         """Do them, and return or raise only when all of them ended: nothing works on when the cycle is over."""
@@ -310,6 +330,8 @@ class Reconciler:
             times.append(max(found.recheck_at, now))
         if trouble.due(found, now) and not self._stopping.is_set():
             times.append(now)
+        if self._survey.judging(found.environment):
+            times.append(now + GATE_LOOK)
         result = "synced" if found.in_sync and not status.reason else "progressing"
         if wanted.error is not None or errors or found.bugs:
             result = "failed"
@@ -319,7 +341,7 @@ class Reconciler:
 def _waits_for_others(service: ServicePlan) -> bool:
     """Whether it stands still for a reason that is not its own."""
     held = service.health in (ServiceHealth.SUSPENDED, ServiceHealth.UNKNOWN)
-    return held or service.reason is Reason.DEPENDENCY_NOT_READY
+    return held or service.reason in (Reason.DEPENDENCY_NOT_READY, Reason.PROXY_UNREACHABLE)
 
 
 def _since(causes: Sequence[Cause]) -> datetime | None:

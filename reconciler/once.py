@@ -39,6 +39,8 @@ class Once:
         """Converge all environments side by side; whether all of them are in sync. Raises Fenced, and our own bugs."""
         for runtime in self._house.runtimes.values():
             runtime.watch(self._engine_changed)
+        if self._house.traffic is not None:
+            self._house.traffic.watch(self._engine_changed)
         names = sorted(self._news)
         with ThreadPoolExecutor(max_workers=len(names) or 1, thread_name_prefix="once") as pool:
             try:
@@ -109,8 +111,10 @@ def is_settled(cycle: Cycle) -> bool:
 
 
 def _moves(service: ServicePlan) -> bool:
-    """Whether something is to be done or waited for; a dependency is waited for only while that one moves."""
-    return bool(service.steps or service.waiting) and service.reason is not Reason.DEPENDENCY_NOT_READY
+    """Whether something is to be done or waited for; a dependency is waited for only while that one moves, and a
+    person not at all."""
+    waits = service.reason in (Reason.DEPENDENCY_NOT_READY, Reason.PAUSED)
+    return bool(service.steps or service.waiting) and not waits
 
 
 def _after(error: ReconcilerError) -> timedelta | None:

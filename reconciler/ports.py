@@ -6,16 +6,16 @@ program has a deadline inside the adapter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from reconciler.core.live import LiveState
+from reconciler.core.live import LiveState, ProxyState
 from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.model import Health, Revision
 from reconciler.core.record import Entry, Record
-from reconciler.core.steps import Effect
+from reconciler.core.steps import RuntimeEffect, TrafficEffect
 
 
 class Clock(Protocol):
@@ -70,13 +70,16 @@ class Source(Protocol):
 class Runtime(Protocol):
     """An engine that runs instances."""
 
-    def observe(self, environment: str, checks: Mapping[str, Health], images: Sequence[str]) -> LiveState:
+    def observe(
+        self, environment: str, checks: Mapping[str, Health], images: Sequence[str], metered: Collection[str] = ()
+    ) -> LiveState:
         """Every instance of ours in `environment`, what is in the way there, and the state of `images` (pinned).
 
-        `checks` maps a version to how its instances' health is told. Raises Retryable when the engine does not answer.
+        `checks` maps a version to how its instances' health is told; `metered` are the services whose use of cpu is
+        asked for. Raises Retryable when the engine does not answer.
         """
 
-    def apply(self, effect: Effect) -> None:
+    def apply(self, effect: RuntimeEffect) -> None:
         """Do one effect. Idempotent by name; raises Retryable, Stalled or Rejected, each with reason and remedy.
 
         Refuses (Stalled, NOT_OWNED) to touch anything that does not carry our labels for that environment.
@@ -90,6 +93,35 @@ class Runtime(Protocol):
 
     def close(self) -> None:
         """Stop watching and checking; the instances run on."""
+
+
+class Traffic(Protocol):
+    """The proxies in front of the environments: the truth for weights, of which nothing is kept elsewhere."""
+
+    def observe(self, environment: str) -> ProxyState:
+        """What the proxies of `environment` show. A proxy that does not answer is a status, not an error."""
+
+    def apply(self, environment: str, effect: TrafficEffect) -> None:
+        """Do one effect at every proxy of `environment`; idempotent. Each must confirm.
+
+        Raises Retryable(PROXY_UNREACHABLE) when one does not answer, or a READY address does not come up in time:
+        nothing was taken from the others then. Stalled(PROXY_FULL): no place is free. Stalled(PROXY_REFUSED): the
+        configuration is refused, or an operator's own proxy lacks a backend.
+        """
+
+    def watch(self, notify: Callable[[str, str], None]) -> None:
+        """From now on call `notify(environment, detail)` soon after what `observe` would show anew: a server that got
+        idle, went up or down, a request that waits, a table that somebody changed, a proxy that came back."""
+
+    def close(self) -> None:
+        """Stop watching; the proxies run on."""
+
+
+class Gauge(Protocol):
+    """The operator's metrics."""
+
+    def query(self, promql: str) -> tuple[float | None, str]:
+        """The value of an instant query, None when there is none for whatever reason; and words for people."""
 
 
 class Secrets(Protocol):

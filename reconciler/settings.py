@@ -5,8 +5,9 @@ Variables, `~` and `%` are never expanded, no file named in it is opened here, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,37 @@ class DockerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """The front of an environment: a HAProxy that Reconciler runs from `image`, or the operator's own at `sockets`.
+
+    `sockets` are runtime sockets of level admin: `unix:///path` or `tcp://host:port`. For a proxy of ours, `http` and
+    `https` are the addresses it is published at, `certificates` a directory of PEM files, `tcp` the address and the
+    ranges of ports that services may listen at, `metrics` where Prometheus finds `/metrics`. `state` is a directory in
+    which the state of the operator's own proxies is saved: `0.state`, `1.state` … in the order of `sockets`.
+    """
+
+    image: str = ""
+    http: tuple[str, int] | None = None
+    https: tuple[str, int] | None = None
+    certificates: Path | None = None
+    tcp_address: str = "127.0.0.1"
+    tcp: tuple[tuple[int, int], ...] = ()
+    metrics: tuple[str, int] | None = None
+    sockets: tuple[str, ...] = ()
+    state: Path | None = None
+    timeout: timedelta = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusSettings:
+    """Where gates ask their PromQL queries."""
+
+    url: str
+    token_file: Path | None = None
+    timeout: timedelta = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentSettings:
     """Which directory of which repository runs where, and what it may do there."""
 
@@ -77,6 +109,8 @@ class EnvironmentSettings:
     path: str
     ref: str = "main"
     allow: Allow = Allow()
+    proxy: ProxySettings | None = None
+    prometheus: PrometheusSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +183,20 @@ def _settings(value: Mapping[str, Any], file: Path) -> Settings:
         return file.parent / text
 
     data = path(value["data"])
-    http = HttpSettings(**_http(value.get("http", {}), path))
-    runtimes = {name: _docker(name, each["docker"], path) for name, each in value["runtimes"].items()}
     general: Table = {"name": ("name", str), "secrets": ("secrets", path), "concurrency": ("concurrency", int)}
     journal = path(value["journal"].removeprefix(_SQLITE)) if "journal" in value else data / "journal.db"
-    return Settings(
+    found = Settings(
         file=file,
         data=data,
         journal=f"{_SQLITE}{journal}",
         repositories={name: _repository(name, each, path) for name, each in value["repositories"].items()},
-        environments={name: _environment(name, each) for name, each in value["environments"].items()},
-        runtimes=runtimes,
-        http=http,
+        environments={name: _environment(name, each, path) for name, each in value["environments"].items()},
+        runtimes={name: _docker(name, each["docker"], path) for name, each in value["runtimes"].items()},
+        http=HttpSettings(**_http(value.get("http", {}), path)),
         log=LogSettings(**value.get("log", {})),
-        warnings=tuple(_warnings(http, runtimes)),
         **given(value, general),
     )
+    return replace(found, warnings=tuple(_warnings(found)))
 
 
 def _http(section: Mapping[str, Any], path: Callable[[str], Path]) -> dict[str, Any]:
@@ -205,17 +237,22 @@ def _docker(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) 
     return DockerSettings(name=name, **given(section, table), **given(section.get("tls", {}), tls))
 
 
-def _environment(name: str, section: Mapping[str, Any]) -> EnvironmentSettings:
-    def ports(values: Sequence[str]) -> tuple[tuple[int, int], ...]:
-        return tuple(port_range(each) for each in values)
-
+def _environment(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) -> EnvironmentSettings:
     allow: Table = {
         "writableRoot": ("writable_root", bool),
         "rootUser": ("root_user", bool),
         "privileged": ("privileged", bool),
         "hostNetwork": ("host_network", bool),
         "capabilities": ("capabilities", tuple),
-        "hostPorts": ("host_ports", ports),
+        "hostPorts": ("host_ports", _ranges),
+        "volumes": ("volumes", bool),
+        "emergency": ("emergency", bool),
+    }
+    proxy = _proxy(section["proxy"], path) if "proxy" in section else None
+    prometheus: Table = {
+        "url": ("url", str),
+        "tokenFile": ("token_file", path),
+        "timeout": ("timeout", quantity.duration),
     }
     return EnvironmentSettings(
         name=name,
@@ -223,13 +260,60 @@ def _environment(name: str, section: Mapping[str, Any]) -> EnvironmentSettings:
         runtime=section["runtime"],
         path=section.get("path", f"environments/{name}"),
         ref=section.get("ref", "main"),
-        allow=Allow(**given(section.get("allow", {}), allow)),
+        allow=Allow(
+            **given(section.get("allow", {}), allow),
+            proxy=proxy is not None,
+            listen=_listening(proxy),
+            prometheus="prometheus" in section,
+        ),
+        proxy=proxy,
+        prometheus=PrometheusSettings(**given(section["prometheus"], prometheus)) if "prometheus" in section else None,
     )
 
 
-def _warnings(http: HttpSettings, runtimes: Mapping[str, DockerSettings]) -> Iterator[str]:
-    for name, docker in runtimes.items():
+def _ranges(values: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    return tuple(port_range(each) for each in values)
+
+
+def _proxy(section: Mapping[str, Any], path: Callable[[str], Path]) -> ProxySettings:
+    table: Table = {
+        "image": ("image", str),
+        "http": ("http", listen),
+        "https": ("https", listen),
+        "certificates": ("certificates", path),
+        "metrics": ("metrics", listen),
+        "sockets": ("sockets", tuple),
+        "state": ("state", path),
+        "timeout": ("timeout", quantity.duration),
+    }
+    tcp: Table = {"address": ("tcp_address", str), "ports": ("tcp", _ranges)}
+    return ProxySettings(**given(section, table), **given(section.get("tcp", {}), tcp))
+
+
+def _listening(proxy: ProxySettings | None) -> tuple[tuple[int, int], ...]:
+    """At which ports services may listen: where the operator's own proxies do is written in their configuration."""
+    if proxy is None:
+        return ()
+    return ((1, 65535),) if proxy.sockets else proxy.tcp
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    for name, docker in settings.runtimes.items():
         if docker.host.startswith("tcp://") and docker.tls_cert is None:
             yield f"runtime {name}: {docker.host} without tls lets anybody on the network become root; set docker.tls"
-    if not is_loopback(http.host):
-        yield f"http.listen: {http.host} is not loopback and not encrypted; put a TLS proxy in front of it"
+    if not is_loopback(settings.http.host):
+        host = settings.http.host
+        yield f"http.listen: {host} is not loopback and not encrypted; put a TLS proxy in front of it"
+    for name, environment in settings.environments.items():
+        for socket in environment.proxy.sockets if environment.proxy else ():
+            if socket.startswith("tcp://") and not is_loopback(listen(socket.removeprefix("tcp://"))[0]):
+                yield f"environment {name}: anybody who reaches {socket} steers its traffic; use a unix:// socket"
+        prometheus = environment.prometheus
+        if prometheus is not None and prometheus.token_file and _in_the_open(prometheus.url):
+            yield f"environment {name}: prometheus.tokenFile is sent unencrypted; use an https URL"
+
+
+def _in_the_open(url: str) -> bool:
+    """Whether what is sent to an HTTP URL passes a network as it is."""
+    scheme, _, rest = url.partition("://")
+    return scheme == "http" and not is_loopback(re.sub(r":[0-9]+$", "", rest.partition("/")[0]))

@@ -1,7 +1,7 @@
 """What operators watch: the configuration of logs and the definition of every metric.
 
-Logs go to one stream through the redactor. Labels hold names and reasons only, never a SHA or a URL, and the series of
-a service or environment that is gone are removed.
+Logs go to one stream through the redactor. Labels hold names, reasons and short versions only, never the SHA of a
+commit or a URL, and the series of a version, service or environment that is gone are removed.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter as Tally
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from reconciler.core.status import EnvironmentStatus
+from reconciler.core.names import short
+from reconciler.core.status import EnvironmentStatus, ServicePlan
 from reconciler.redact import Redactor
 from reconciler.settings import LogSettings
+
+Labels = tuple[str, ...]
 
 QUIET_FOR = 10.0
 _QUIET_LIBRARIES = ("apscheduler", "asyncio", "docker", "git", "urllib3", "uvicorn", "watchdog")
@@ -88,6 +92,81 @@ class Quiet:
             return self._held.pop(key, 0)
 
 
+class Shown:
+    """A gauge of which each environment has the series that it is given last, and no others. For one thread at a time.
+
+    The first label is the environment, the second the service.
+    """
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._known: dict[str, set[Labels]] = {}
+
+    def show(self, environment: str, values: Mapping[Labels, float]) -> frozenset[Labels]:
+        """Set all series of `environment`; the labels of those that were removed."""
+        gone = self._known.get(environment, set()) - values.keys()
+        for labels in gone:
+            self._gauge.remove(*labels)
+        for labels, value in values.items():
+            self._gauge.labels(*labels).set(value)
+        self._known[environment] = set(values)
+        return frozenset(gone)
+
+    def forget(self, environment: str) -> None:
+        """Remove all series of `environment`."""
+        self.show(environment, {})
+        del self._known[environment]
+
+
+class Releases:
+    """What is shown of releases, traffic and instances. For one thread at a time."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        traffic_weight = Gauge(
+            "reconciler_traffic_weight",
+            "The share of new requests that a version gets by the weights in the proxies, 0 to 1.",
+            ("environment", "service", "version"),
+            registry=registry,
+        )
+        rollout_stage = Gauge(
+            "reconciler_rollout_stage",
+            "At which stage a release is, from 1; 0 while none goes through stages.",
+            ("environment", "service"),
+            registry=registry,
+        )
+        rollout_paused = Gauge(
+            "reconciler_rollout_paused",
+            "1 while a release waits for a person to say `reconciler promote`.",
+            ("environment", "service"),
+            registry=registry,
+        )
+        instances = Gauge(
+            "reconciler_instances",
+            "Instances by version and phase.",
+            ("environment", "service", "version", "phase"),
+            registry=registry,
+        )
+        self._shown = (
+            (Shown(traffic_weight), _weights),
+            (Shown(rollout_stage), _stages),
+            (Shown(rollout_paused), _pauses),
+            (Shown(instances), _instances),
+        )
+
+    def show(self, environment: str, plans: Sequence[ServicePlan]) -> None:
+        """Set what is shown of the services of `environment`; the series of what is gone are removed."""
+        for shown, values in self._shown:
+            found = {
+                (environment, plan.service, *labels): value for plan in plans for labels, value in values(plan).items()
+            }
+            shown.show(environment, found)
+
+    def forget(self, environment: str) -> None:
+        """Remove all series of `environment`."""
+        for shown, _ in self._shown:
+            shown.forget(environment)
+
+
 class Metrics:
     """Every metric, in a registry of its own."""
 
@@ -95,7 +174,6 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
-        self._services: dict[str, set[tuple[str, str, str, str]]] = {}
         self.reconcile_duration = Histogram(
             "reconciler_reconcile_duration_seconds",
             "How long one reconcile of an environment took.",
@@ -111,6 +189,8 @@ class Metrics:
             ("environment", "service", "sync", "health"),
             registry=registry,
         )
+        self._info = Shown(self.service_info)
+        self._releases = Releases(registry)
         self.git_fetches = Counter(
             "reconciler_git_fetch_total", "Fetches by result.", ("repository", "result"), registry=registry
         )
@@ -139,23 +219,41 @@ class Metrics:
     def show(self, status: EnvironmentStatus) -> None:
         """Set what is shown of an environment and its services; the series of what is gone are removed."""
         environment = status.environment
-        services = status.plan.services.values() if status.plan else ()
-        new = {(environment, plan.service, plan.sync.value, plan.health.value) for plan in services}
+        plans = list(status.plan.services.values()) if status.plan else []
         with self._lock:
-            old = self._services.get(environment, set())
-            for labels in old - new:
-                self.service_info.remove(*labels)
-            for labels in new:
-                self.service_info.labels(*labels).set(1)
-            for gone in {labels[1] for labels in old} - {labels[1] for labels in new}:
-                self.drift.remove_by_labels({"environment": environment, "service": gone})
-            self._services[environment] = new
+            info: dict[Labels, float] = {
+                (environment, plan.service, plan.sync.value, plan.health.value): 1.0 for plan in plans
+            }
+            gone = {labels[1] for labels in self._info.show(environment, info)}
+            for service in gone - {plan.service for plan in plans}:
+                self.drift.remove_by_labels({"environment": environment, "service": service})
+            self._releases.show(environment, plans)
             if status.last_success_at is not None:
                 self.last_success.labels(environment).set(status.last_success_at.timestamp())
 
     def forget(self, environment: str) -> None:
         """`environment` is no longer configured: remove all of its series."""
         with self._lock:
-            self._services.pop(environment, None)
-            for metric in (self.reconciles, self.service_info, self.last_success, self.drift):
+            self._info.forget(environment)
+            self._releases.forget(environment)
+            for metric in (self.reconciles, self.last_success, self.drift):
                 metric.remove_by_labels({"environment": environment})
+
+
+def _weights(plan: ServicePlan) -> dict[Labels, float]:
+    return {(short(each.version),): each.share for each in plan.progress.split} if plan.progress is not None else {}
+
+
+def _stages(plan: ServicePlan) -> dict[Labels, float]:
+    stage = plan.progress.stage if plan.progress is not None else None
+    return {(): float(stage.number if stage is not None else 0)} if plan.progress is not None else {}
+
+
+def _pauses(plan: ServicePlan) -> dict[Labels, float]:
+    stage = plan.progress.stage if plan.progress is not None else None
+    return {(): float(stage is not None and stage.paused)} if plan.progress is not None else {}
+
+
+def _instances(plan: ServicePlan) -> dict[Labels, float]:
+    counted = Tally((short(each.version), each.phase.value) for each in plan.instances)
+    return {labels: float(count) for labels, count in counted.items()}

@@ -14,7 +14,16 @@ from reconciler.backoff import Backoff, Pace
 from reconciler.core.errors import Reason, ReconcilerError, Retryable
 from reconciler.core.record import What
 from reconciler.core.status import Plan
-from reconciler.core.steps import AttachTraffic, CreateInstance, EnsureNetwork, StartInstance, Step, Transition
+from reconciler.core.steps import (
+    AttachTraffic,
+    CreateInstance,
+    EnsureNetwork,
+    FreePlace,
+    ShiftTraffic,
+    StartInstance,
+    Step,
+    Transition,
+)
 
 
 @dataclass
@@ -67,10 +76,16 @@ class Trouble:
             pace.did(_key(step), now)
 
 
+PLACES = "*"
+"""Instead of a service: the places in the proxies that belong to nobody. Whatever else is in trouble, they go first."""
+
+
 def steps_of(found: Plan, name: str) -> Sequence[Step]:
-    """The steps of a service, or of the environment itself ("")."""
+    """The steps of a service, of the environment itself (""), or those that free PLACES."""
+    if name == PLACES:
+        return [step for step in found.steps if isinstance(step, FreePlace)]
     if not name:
-        return found.steps
+        return [step for step in found.steps if not isinstance(step, FreePlace)]
     return found.services[name].steps if name in found.services else ()
 
 
@@ -87,7 +102,10 @@ def in_vain(step: Step) -> Retryable:
 def _key(step: Step) -> Hashable:
     """What makes a step the same one as another."""
     if isinstance(step, Transition):
-        return step.what, str(step.details.get("name", "")), step.to_version
+        which = tuple(str(step.details.get(key, "")) for key in ("name", "stage", "to"))
+        return step.what, which, step.to_version
+    if isinstance(step, ShiftTraffic | FreePlace):
+        return step
     return type(step), getattr(step, "name", "") or getattr(step, "image", "")
 
 

@@ -12,16 +12,20 @@ from pathlib import Path
 
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.docker_connection import Connection
+from reconciler.adapters.docker_proxy import ManagedFront
 from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.adapters.git_source import GitSource
+from reconciler.adapters.haproxy import HaproxyTraffic
+from reconciler.adapters.haproxy_front import Front, OwnFront
+from reconciler.adapters.prometheus import Prometheus
 from reconciler.adapters.secrets import DirectorySecrets
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
 from reconciler.counted_source import CountedSource
 from reconciler.loop import House
-from reconciler.ports import Journal, Runtime, Secrets
+from reconciler.ports import Clock, Gauge, Journal, Runtime, Secrets, Traffic
 from reconciler.redact import Redactor
 from reconciler.schemas import load_schemas
-from reconciler.settings import DockerSettings, Settings
+from reconciler.settings import DockerSettings, ProxySettings, Settings
 from reconciler.telemetry import Metrics
 from reconciler.web.auth import read_secret
 
@@ -73,7 +77,9 @@ def build_house(
     else:
         git = GitSource(settings.repositories, mirrors or settings.data / "mirrors", clock)
         source = git if metrics is None else CountedSource(git, metrics)
+    gauges = _gauges(settings)
     runtimes: dict[str, Runtime] = {}
+    same_fronts = before is not None and _fronts_of(before.settings) == _fronts_of(settings)
     for name, docker in settings.runtimes.items():
         kept = before.runtimes.get(name) if before is not None else None
         if before is not None and kept is not None and same_secrets and before.settings.runtimes.get(name) == docker:
@@ -89,7 +95,43 @@ def build_house(
         clock=clock,
         schemas=load_schemas(),
         redact=redactor.text,
+        traffic=before.traffic if before is not None and same_fronts else _traffic(settings, clock),
+        gauges=gauges,
     )
+
+
+def _fronts_of(settings: Settings) -> object:
+    """All that the proxies are made of."""
+    proxies = {name: (each.proxy, each.runtime) for name, each in settings.environments.items()}
+    return proxies, settings.runtimes, settings.name, settings.data
+
+
+def _traffic(settings: Settings, clock: Clock) -> Traffic | None:
+    """The proxies of all environments; None where there are none."""
+    fronts: dict[str, Front] = {}
+    proxies: dict[str, ProxySettings] = {}
+    for name, environment in settings.environments.items():
+        proxy = environment.proxy
+        if proxy is None:
+            continue
+        proxies[name] = proxy
+        if proxy.sockets:
+            fronts[name] = OwnFront(name, proxy)
+        else:
+            engine = Connection(settings.runtimes[environment.runtime])
+            fronts[name] = ManagedFront(name, proxy, engine, settings.name, settings.data, clock)
+    return HaproxyTraffic(fronts, proxies, clock) if fronts else None
+
+
+def _gauges(settings: Settings) -> dict[str, Gauge]:
+    """The operator's metrics, by environment."""
+    found: dict[str, Gauge] = {}
+    for name, environment in settings.environments.items():
+        prometheus = environment.prometheus
+        if prometheus is not None:
+            token = read_secret(prometheus.token_file) if prometheus.token_file else None
+            found[name] = Prometheus(prometheus.url, prometheus.timeout.total_seconds(), token)
+    return found
 
 
 def close_house(house: House, keep: House | None = None) -> None:
@@ -98,6 +140,11 @@ def close_house(house: House, keep: House | None = None) -> None:
     for runtime in house.runtimes.values():
         if id(runtime) not in kept:
             runtime.close()
+    if house.traffic is not None and (keep is None or keep.traffic is not house.traffic):
+        house.traffic.close()
+    for gauge in house.gauges.values():
+        if isinstance(gauge, Prometheus):
+            gauge.close()
     if isinstance(house.source, GitSource | CountedSource) and (keep is None or keep.source is not house.source):
         house.source.close()
 
@@ -124,6 +171,7 @@ def tell_redactor(redactor: Redactor, settings: Settings) -> None:
     """Let the redactor know every credential of the operator that can be read now."""
     files = [repository.token_file for repository in settings.repositories.values()]
     files += [repository.webhook.secret_file for repository in settings.repositories.values() if repository.webhook]
+    files += [each.prometheus.token_file for each in settings.environments.values() if each.prometheus]
     files.append(settings.http.token_file)
     for file in files:
         try:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import requests
@@ -22,14 +23,17 @@ from rich.table import Table
 from rich.text import Text
 
 from reconciler.core.errors import ReconcilerError
+from tools import demo_releases as releases
 from tools import demo_stage as stages
 from tools import demo_story as story
 from tools.demo_fleet import Fleet
+from tools.demo_load import HOST, Visitors
 from tools.demo_screen import Screen
 from tools.demo_stage import Stage
 from tools.demo_watch import Missed, Watch
 
 INTERRUPTED = 130
+SUMMARY = 12
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,11 +51,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def perform(stage: Stage, screen: Screen, *, private: bool) -> int:
     """Tell the whole story on `screen`; the exit code."""
-    began = time.monotonic()
     told: story.Story | None = None
-    problem = ""
+    problem, began = "", time.monotonic()
     try:
         told = _set_up(stage, screen, private=private)
+        began = time.monotonic()
         _tell(told)
     except KeyboardInterrupt:
         screen.say(f"\ninterrupted; `{_stop_command()}` removes what was started", "bold")
@@ -62,6 +66,7 @@ def perform(stage: Stage, screen: Screen, *, private: bool) -> int:
         problem = str(error)
     finally:
         if told is not None:
+            told.visitors.end(0.0)
             told.watch.close()
     checks = told.checks if told is not None else []
     _summary(screen, checks, time.monotonic() - began)
@@ -75,7 +80,9 @@ def perform(stage: Stage, screen: Screen, *, private: bool) -> int:
 
 def _set_up(stage: Stage, screen: Screen, *, private: bool) -> story.Story:
     """Chapter 1, up to a daemon that begins."""
-    screen.chapter(1, "Set-up", "An engine, a registry, three images of a small service, and a Git repository.")
+    screen.chapter(
+        1, "Set-up", "An engine, a registry, images of a small service and of a proxy, and a Git repository."
+    )
     steps = _Steps(screen)
     if stage.clear():
         steps.done("an earlier demo stopped and removed")
@@ -84,57 +91,68 @@ def _set_up(stage: Stage, screen: Screen, *, private: bool) -> story.Story:
         steps.done(stage.start_engine(private=private))
         assert stage.engine is not None
         steps.done(f"a registry at {stage.engine.registry}")
+        stage.build_proxy()
+        steps.done("an image of the proxy, built of this machine's haproxy")
         for version in stages.VERSIONS:
-            pinned = stage.publish(version)
-            broken = ", which is broken: it never becomes healthy" if stages.VERSIONS[version] else ""
-            steps.done(f"image hello:{version}@sha256:{pinned[-64:-52]}… pushed{broken}")
+            stage.publish(version)
+            broken = f": {stages.FAULTS[version]}" if version in stages.FAULTS else ""
+            steps.done(f"image hello:{version} pushed{broken}")
     fleet = Fleet(stage.directory, stage.images, screen)
     sha = fleet.create()
-    steps.done(f"the fleet repository, a bare one as on a forge; first commit {sha[:7]}")
+    steps.done(f"a bare Git repository, as on a forge; first commit {sha[:7]}")
     stage.configure(fleet.forge)
     screen.chapter(2, "The daemon starts", "It reads the repository and makes the engine equal to it.")
     screen.command("reconciler run", "a daemon: it goes on by itself")
     stage.start_daemon()
-    return story.Story(stage, screen, fleet, Watch(stage, screen))
+    visitors = Visitors(stage.front)
+    return story.Story(stage, screen, fleet, visitors, Watch(stage, screen, visitors))
 
 
 def _tell(told: story.Story) -> None:
     """All chapters after the set-up."""
     screen = told.screen
+    chapters = count(3)
+
+    def chapter(title: str, *sentences: str) -> None:
+        screen.chapter(next(chapters), title, *sentences)
+
     story.begins(told)
-    screen.chapter(
-        3,
+    chapter(
         "A pull request is merged",
-        "One by one: a fresh container proves itself healthy and takes requests, then an old one goes.",
-        "On the right: what the visitor's requests got so far.",
+        "One by one: a fresh container proves itself and gets requests, then an old one goes.",
     )
     good = story.release(told)
-    screen.chapter(
-        4,
-        "A broken release is merged",
-        "Web 1.2 starts, but never becomes healthy. It gets no traffic, and nobody has to do anything.",
-    )
+    chapter("A broken release is merged", "Web 1.2 never becomes healthy. It gets no traffic; nobody has to act.")
     bad = story.broken(told)
-    screen.chapter(
-        5, "git revert", "Rolling back is a commit like any other. The image is still there: nothing is pulled."
-    )
+    chapter("git revert", "Rolling back is a commit like any other. Nothing is pulled.")
     story.reverts(told, bad, good)
-    screen.chapter(
-        6,
-        "Somebody changes the engine by hand",
-        "Only Git says what runs. The rest is found from the engine's events and replaced.",
+    chapter(
+        "A blue-green release, and an instant return",
+        "A whole second set: first at the preview address only, then all requests at once.",
     )
+    releases.blue_green(told)
+    chapter(
+        "A canary release",
+        "5 % of the requests, then 50 %, then all. At each step a gate compares the new version with fresh "
+        "containers of the old one. The bars are what the visitors were answered, each second.",
+    )
+    releases.canary(told)
+    chapter("A canary that is stopped by its gate", "Web 2.2 is healthy, but every fifth of its answers is an error.")
+    releases.stopped(told)
+    chapter("A function wakes up", "Shout has no container until somebody asks. The proxy keeps the request.")
+    releases.function(told)
+    chapter("Somebody changes the engine by hand", "Only Git says what runs. The rest is found and replaced.")
     story.drifts(told)
-    screen.chapter(7, "The record", "Every decision and every step stands in an append-only, hash-chained journal.")
+    chapter("The record", "Every decision and step stands in an append-only, hash-chained journal.")
     story.audit(told)
-    story.visits(told)
+    releases.visits(told)
 
 
 def _summary(screen: Screen, checks: Sequence[story.Check], seconds: float) -> None:
     if not checks:
         return
     good = sum(check.holds for check in checks)
-    screen.chapter(8, f"Summary: {good} of {len(checks)} seen as expected, in {seconds:.0f} s")
+    screen.chapter(SUMMARY, f"Summary: {good} of {len(checks)} seen as expected, {seconds:.0f} s after the set-up")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("", "what", "expected", "seen"):
         table.add_column(head, overflow="fold")
@@ -154,6 +172,7 @@ def _what_next(stage: Stage, screen: Screen) -> None:
         f"export PATH=$PWD/.venv/bin:$PATH RECONCILER_SETTINGS={_near(stage.settings)} DOCKER_HOST={stage.engine.host}",
         f"{reconciler} status --watch",
         f"{reconciler} audit list --since 10m",
+        f"curl --header 'Host: {HOST}' http://{stage.front[0]}:{stage.front[1]}/",
         f"$EDITOR {fleet}/environments/demo/web.yaml && git -C {fleet} commit -a && git -C {fleet} push",
         _stop_command(),
     ):

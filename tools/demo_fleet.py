@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,25 +20,39 @@ SAMPLE = Path(__file__).resolve().parent.parent / "sample-repo"
 AUTHOR = "Grace Hopper"
 MAINTAINER = "Ada Lovelace"
 FORGE = "Forge"
-FASTER = {"deadline: 2s": "deadline: 1s", "interval: 1s": "interval: 300ms", "interval: 500ms": "interval: 200ms"}
+FASTER = {
+    "replicas: 3": "replicas: 2",
+    "startup: 20s": "startup: 3s",
+    "count: 20": "count: 4",
+    "deadline: 1s": "deadline: 500ms",
+    "interval: 1s": "interval: 300ms",
+    "interval: 500ms": "interval: 200ms",
+}
 IMAGE = re.compile(r"(image: )\S+")
-VISITOR = """\
-# A service like any other, declared in Git: it asks web by name, without pause, and counts the answers.
-apiVersion: reconciler.dev/v1
-kind: Service
-metadata:
-  name: visitor
-spec:
-  image: {image}
-  args: [get, web, "8080", /, "0"]
-  dependsOn: [web]
-  resources:
-    memory: 32Mi
-  health:
-    interval: 200ms
-  drain:
-    deadline: 0s
-    grace: 2s
+ROLLOUT = re.compile(r"^(?:  #[^\n]*\n)*  rollout:\n(?: {4}[^\n]*\n)*", re.MULTILINE)
+ROLLING = """\
+  rollout:
+    strategy: rolling
+"""
+BLUE_GREEN = """\
+  rollout:
+    strategy: blueGreen
+    preview:
+      soak: 2s
+    hold: 2m
+"""
+CANARY = """\
+  rollout:
+    strategy: canary
+    steps:
+      - weight: 5
+        soak: 4s
+      - weight: 50
+        soak: 2s
+    soak: 1s
+    gate:
+      against: baseline
+      minimumRequests: 50
 """
 WRITABLE = """\
   # Old software that wants to write beside itself. The operator's settings allow it in this environment.
@@ -63,7 +78,7 @@ class Fleet:
         self._git("checkout", "--quiet", "-b", "main")
         self._copy_sample()
         self._git("add", "--all")
-        self._git("commit", "--quiet", "--message", "The fleet: web, api, worker, visitor")
+        self._git("commit", "--quiet", "--message", "The fleet: web, api, worker, shout")
         self._git("push", "--quiet", "--set-upstream", "origin", "main")
         return self.head()
 
@@ -74,11 +89,11 @@ class Fleet:
         shutil.copytree(SAMPLE / "environments" / "production", place)
         for file in self.work.glob("**/*.yaml"):
             text = IMAGE.sub(rf"\g<1>{self._images['1.0']}", file.read_text())
-            text = text.replace("name: production", f"name: {ENVIRONMENT}").replace("startup: 20s", "startup: 4s")
+            text = text.replace("name: production", f"name: {ENVIRONMENT}")
             for slow, fast in FASTER.items():
                 text = text.replace(slow, fast)
             file.write_text(text)
-        (place / "visitor.yaml").write_text(VISITOR.format(image=self._images["1.0"]))
+        self._write("web", rollout=ROLLING)
         with (self.work / "base" / "worker.yaml").open("a") as worker:
             worker.write(WRITABLE)
 
@@ -86,24 +101,49 @@ class Fleet:
         """A branch with one commit that changes the image of `service`, pushed; its SHA."""
         file = f"environments/{ENVIRONMENT}/{service}.yaml"
         self.typed(f"git checkout -b {branch}", AUTHOR)
-        path = self.work / file
-        path.write_text(IMAGE.sub(rf"\g<1>{self._images[version]}", path.read_text()))
+        self._write(service, version)
         name = self._images[version].partition("@")[0].rpartition("/")[2]
         self._screen.command(f"$EDITOR {file}    # image: {name}@sha256:{self._images[version][-64:-56]}…")
         self.typed(f'git commit -am "{service} {version}"', AUTHOR)
         self.typed(f"git push origin {branch}", AUTHOR)
         return self.head()
 
-    def merge(self, branch: str, number: int) -> str:
-        """Merge the pull request on the forge's main branch and push; the SHA of the merge."""
-        self.typed("git checkout main", MAINTAINER)
-        self.typed(f'git merge --no-ff -m "Merge pull request #{number}: {branch}" {branch}', MAINTAINER)
+    def change(self, service: str, version: str, rollout: str = "") -> str:
+        """A commit on the main branch that changes the image of `service`, and its rollout if given; its SHA."""
+        self._write(service, version, rollout)
+        strategy = re.search(r"strategy: (\w+)", rollout)
+        more = f", {strategy[1]}" if strategy else ""
+        name = self._images[version].partition("@")[0].rpartition("/")[2]
+        self._screen.command(f"$EDITOR environments/{ENVIRONMENT}/{service}.yaml    # image: {name}{more}")
+        self.typed(f'git commit -am "{service} {version}"', MAINTAINER)
         self.typed("git push origin main", MAINTAINER)
         return self.head()
 
-    def revert(self, sha: str) -> str:
-        """Revert a merge and push; the SHA of the revert."""
-        self.typed(f"git revert --no-edit -m 1 {sha[:12]}", MAINTAINER)
+    def _write(self, service: str, version: str = "", rollout: str = "") -> None:
+        """Change what is given in the file of a service."""
+        path = self.work / "environments" / ENVIRONMENT / f"{service}.yaml"
+        text = path.read_text()
+        if version:
+            text = IMAGE.sub(rf"\g<1>{self._images[version]}", text)
+        if rollout:
+            text = ROLLOUT.sub(rollout, text)
+        path.write_text(text)
+
+    def arrived(self) -> float:
+        """When the forge had the newest commit of the main branch, on the monotonic clock."""
+        ago = time.time() - (self.forge / "refs" / "heads" / "main").stat().st_mtime
+        return time.monotonic() - ago
+
+    def merge(self, branch: str, number: int) -> str:
+        """Merge the pull request on the forge's main branch and push; the SHA of the merge."""
+        self.typed("git checkout main", MAINTAINER)
+        self.typed(f'git merge --no-ff -m "Merge #{number}: {branch}" {branch}', MAINTAINER)
+        self.typed("git push origin main", MAINTAINER)
+        return self.head()
+
+    def revert(self, sha: str, *, merge: bool = True) -> str:
+        """Revert a merge, or a plain commit, and push; the SHA of the revert."""
+        self.typed(f"git revert --no-edit {'-m 1 ' if merge else ''}{sha[:12]}", MAINTAINER)
         self.typed("git push origin main", MAINTAINER)
         return self.head()
 

@@ -22,13 +22,13 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-WIDTH = 100
+WIDTH = 80
 INDENT = 4
 ROWS = 60
 
 
 class Screen:
-    """One console, at most 100 columns wide. On a terminal its last line says what is awaited."""
+    """One console, at most 80 columns wide. On a terminal its last line says what is awaited."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False, markup=False, emoji=False)
@@ -76,7 +76,12 @@ class Screen:
         self._indented(table, INDENT - 2)
 
     def _indented(self, what: RenderableType, by: int) -> None:
-        self.console.print(Padding(what, (0, 0, 0, by), expand=False))
+        if not isinstance(what, Text):
+            self.console.print(Padding(what, (0, 0, 0, by), expand=False))
+            return
+        for line in what.wrap(self.console, self.console.width - by):
+            line.rstrip()
+            self.console.print(Text.assemble(" " * by, line), soft_wrap=True)
 
     @contextlib.contextmanager
     def waiting(self, text: str) -> Iterator[None]:

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -24,15 +25,23 @@ from docker.errors import APIError, DockerException
 
 from reconciler.core import names
 from tools import engine as engines
-from tools import images
+from tools import images, proxy_image
 from tools.demo_fleet import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTORY_VARIABLE = "RECONCILER_DEMO_DIR"
 MARK = "demo.json"
-VERSIONS = {"1.0": "", "1.1": "", "1.2": "ENV UNHEALTHY=1\n"}
-"""The versions of the sample service, and what else stands in their Dockerfile. 1.2 is broken."""
-LONGEST = 80
+VERSIONS = {
+    "1.0": "",
+    "1.1": "",
+    "1.2": "ENV UNHEALTHY=1\n",
+    "2.0": "",
+    "2.1": "",
+    "2.2": "ENV FAIL_PERCENT=20\n",
+}
+"""The versions of the sample service, and what else stands in their Dockerfile. 1.2 and 2.2 are broken."""
+FAULTS = {"1.2": "it never becomes healthy", "2.2": "every fifth answer is an error"}
+LONGEST = 72
 START_SECONDS = 30.0
 SETTINGS = """\
 # The operator's settings of the demo. Check them with: reconciler settings check
@@ -55,6 +64,9 @@ environments:
     runtime: local
     allow:
       writableRoot: true
+    proxy:
+      image: {proxy}
+      http: "127.0.0.1:{front}"
 """
 
 
@@ -65,17 +77,23 @@ def chosen_directory() -> Path:
 
 @dataclass
 class Stage:
-    """The demo's directory and what runs for it."""
+    """The demo's directory and what runs for it. `front`: where the proxy takes requests."""
 
     directory: Path
     engine: engines.Engine | None = None
     daemon: engines.Started | None = None
     images: dict[str, str] = field(default_factory=dict)
+    front: tuple[str, int] = ("127.0.0.1", 0)
 
     @property
     def owner(self) -> str:
         """The name of this installation: two demos on one engine never take each other's containers for theirs."""
         return f"demo-{hashlib.sha256(str(self.directory).encode()).hexdigest()[:8]}"
+
+    @property
+    def proxy(self) -> str:
+        """The tag of the proxy's image."""
+        return f"reconciler-haproxy:{self.owner}"
 
     @property
     def settings(self) -> Path:
@@ -143,6 +161,14 @@ class Stage:
         self._note()
         return found
 
+    def build_proxy(self) -> None:
+        """Build the image of the proxy under a tag of our own."""
+        assert self.engine is not None
+        command = ["bash", str(proxy_image.SCRIPT), self.proxy, self.engine.host]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"the image of the proxy could not be built:\n{done.stderr.strip()}")
+
     def version_of(self, image: str) -> str:
         """The tag of a pinned image."""
         digest = image.rpartition("@")[2]
@@ -151,13 +177,15 @@ class Stage:
     def configure(self, forge: Path) -> None:
         """Write the operator's settings."""
         assert self.engine is not None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        with socket.socket() as one, socket.socket() as other:
+            for probe in (one, other):
+                probe.bind(("127.0.0.1", 0))
+            port, self.front = one.getsockname()[1], other.getsockname()
         token = self.directory / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         values = {"owner": self.owner, "port": port, "forge": forge, "host": self.engine.host}
+        values |= {"proxy": self.proxy, "front": self.front[1]}
         self.settings.write_text(SETTINGS.format(environment=ENVIRONMENT, **values))
 
     def start_daemon(self) -> None:
@@ -218,6 +246,8 @@ class Stage:
             for reference in (pinned.partition("@")[0], f"{repository}@{pinned.rpartition('@')[2]}"):
                 with contextlib.suppress(APIError):
                     client.remove_image(reference, force=True)
+        with contextlib.suppress(APIError):
+            client.remove_image(self.proxy)
 
     def _note(self) -> None:
         daemon = asdict(self.daemon) if self.daemon is not None else None

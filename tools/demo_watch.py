@@ -1,14 +1,12 @@
-"""The demo's eyes: it follows the journal as an auditor would, and reads what the visitor counted.
+"""The demo's eyes: it follows the journal as an auditor would, and asks the visitors what they were answered.
 
-It only looks. What it shows is what stands in the journal, with the times that stand there.
+It only looks. What it shows is what stands in the journal, with the times that stand there, and what visitors counted.
 """
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from rich.text import Text
@@ -18,14 +16,15 @@ from reconciler.adapters.journal import SqlJournal
 from reconciler.core import names
 from reconciler.core.errors import ReconcilerError
 from reconciler.core.record import Entry, Record, VersionRef, What
+from tools.demo_load import PREVIEW as PREVIEW_HOST
+from tools.demo_load import Visitors, bar
 from tools.demo_screen import Screen
 from tools.demo_stage import Stage
 
 PAUSE = 0.05
-COUNT_SECONDS = 0.15
 DEADLINE = 60.0
 OPEN_SECONDS = 15.0
-TOTALS = re.compile(r"(\d+) requests, (\d+) answered, (\d+) failed(?:: (.*))?$")
+PREVIEW = ".preview"
 EFFECTS = {
     "EnsureNetwork": ("a private network", ""),
     "PullImage": ("image {version} pulled for {service}", ""),
@@ -33,14 +32,16 @@ EFFECTS = {
     "AttachTraffic": ("● {instance} is healthy, takes requests", "green"),
     "DetachTraffic": ("○ {instance} takes no new requests", "yellow"),
     "RemoveInstance": ("- {instance} is gone", "red"),
+    "EnsureProxy": ("the proxy has its configuration", ""),
 }
-
-
 WORDS = {
     What.REVISION_ADMITTED: ("revision {revision} admitted", "blue"),
     What.ROLLOUT_STARTED: ("{service} {before} -> {after} begins", "bold"),
+    What.INSTANCE_WARM: ("● {instance} is healthy and warm", "green"),
+    What.STAGE_PASSED: ("{service} {after}: {stage} is passed", "bold green"),
+    What.SCALED: ("{service} {said}", "bold"),
     What.PROMOTED: ("{service} {after} is promoted{took}", "bold green"),
-    What.ROLLOUT_FAILED: ("{service} {after} fails{took}: {reason}. It is quarantined", "bold red"),
+    What.ROLLOUT_FAILED: ("{service} {after} fails{took}: {reason}. Quarantined", "bold red"),
     What.ROLLED_BACK: ("{service} is back at {after}", "bold green"),
     What.QUARANTINE_LIFTED: ("the quarantine of {service} is lifted", "bold green"),
     What.DRIFT_FOUND: ("{instance}: {differences}", "bold red"),
@@ -56,44 +57,22 @@ class Missed(Exception):  # noqa: N818 (a story's word: what was awaited did not
     """What was awaited did not happen in time."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """What the visitor counted since it began."""
-
-    requests: int = 0
-    failed: int = 0
-    by_version: dict[str, int] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        versions = [f"{count:,} by {version}" for version, count in sorted(self.by_version.items())]
-        return " · ".join([*versions, f"{self.failed} failed"])
-
-    def __sub__(self, before: Counts) -> Counts:
-        """What was counted since `before`."""
-        earlier = before.by_version
-        by_version = {version: count - earlier.get(version, 0) for version, count in self.by_version.items()}
-        return Counts(self.requests - before.requests, self.failed - before.failed, by_version)
-
-
 class Watch:
     """Follows one demo from the start of its daemon."""
 
-    def __init__(self, stage: Stage, screen: Screen) -> None:
+    def __init__(self, stage: Stage, screen: Screen, visitors: Visitors) -> None:
         self._stage = stage
         self._screen = screen
+        self._visitors = visitors
         self._journal = self._open()
         self._index = 0
         self._tags: dict[str, str] = {}
-        self._counts = self._before = Counts()
-        self._counted = 0.0
-        self._counting = False
-        self._visitor = ""
-        self._engine = stage.client()
+        self._tables: dict[str, str] = {}
+        self._drawn = 0.0
         self.acted = datetime.now(UTC)
 
     def close(self) -> None:
         """Look no more."""
-        self._engine.close()
         self._journal.close()
 
     def _open(self) -> SqlJournal:
@@ -111,13 +90,20 @@ class Watch:
         self.acted = datetime.now(UTC)
 
     def until(
-        self, awaited: str, enough: Callable[[Sequence[Record]], bool], *, quiet: frozenset[What] = frozenset()
+        self,
+        awaited: str,
+        enough: Callable[[Sequence[Record]], bool],
+        *,
+        quiet: frozenset[What] = frozenset(),
+        versions: tuple[str, str] | None = None,
     ) -> list[Record]:
         """Show the records that come, but those of `quiet` kinds, until they are `enough`; all of them.
 
+        With `versions`, the old one and the new, the shares that the visitors see are drawn each second.
         Raises Missed after DEADLINE seconds, or when the daemon is gone.
         """
         found: list[Record] = []
+        self._drawn = time.monotonic()
         end = time.monotonic() + DEADLINE
         with self._screen.waiting(f"waiting for {awaited}"):
             while not enough(found):
@@ -126,12 +112,27 @@ class Watch:
                     self._index = record.index
                     self._show(record, quiet)
                 found.extend(fresh)
+                if versions is not None:
+                    self._draw(*versions)
                 if not fresh:
                     if time.monotonic() > end:
                         raise Missed(f"{awaited} did not come within {DEADLINE:.0f} s")
-                    self._screen.footer(f"waiting for {awaited}   {self.counts()}")
+                    counts = f"   {self._visitors.counts()}" if self._visitors.asking else ""
+                    self._screen.footer(f"waiting for {awaited}{counts}")
                     time.sleep(PAUSE)
         return found
+
+    def draw(self, before: str, after: str, seconds: float = 1.0) -> None:
+        """Draw the shares of two versions in the last seconds."""
+        at = (datetime.now(UTC) - self.acted).total_seconds()
+        split = self._visitors.split(seconds)
+        drawn = bar(split, before, after)
+        self._screen.event(at, drawn, f"{sum(split.values()) / seconds:.0f}/s" if seconds == 1.0 else "")
+        self._drawn = time.monotonic()
+
+    def _draw(self, before: str, after: str) -> None:
+        if time.monotonic() - self._drawn >= 1.0:
+            self.draw(before, after)
 
     def _show(self, record: Record, quiet: frozenset[What]) -> None:
         entry = record.entry
@@ -144,12 +145,14 @@ class Watch:
         told = None if entry.what in quiet else self._words(entry)
         if told is not None:
             seconds = (entry.at - self.acted).total_seconds()
-            self._screen.event(seconds, told, str(self.counts()) if self._counting else "")
+            self._screen.event(seconds, told, str(self._visitors.counts()) if self._visitors.asking else "")
 
     def _words(self, entry: Entry) -> Text | None:
         """A record in words; None for those that the story leaves out."""
         details = entry.details
         effect = str(details.get("effect", ""))
+        if entry.what is What.DONE and effect == "ShiftTraffic":
+            return self._table(str(details["name"]), details["shares"], entry.service)
         if entry.what is What.DONE and effect in EFFECTS:
             words, style = EFFECTS[effect]
             version = self._stage.version_of(str(details.get("name", "")))
@@ -169,6 +172,7 @@ class Watch:
                 reason=entry.reason,
                 instance=self.instance(str(details.get("name", ""))),
                 differences=details.get("differences", ""),
+                stage=f"the step of {details['weight']} %" if details.get("weight") else "the preview",
                 said=details.get("said", ""),
             ),
             style,
@@ -181,29 +185,37 @@ class Watch:
     def instance(self, name: str) -> str:
         """The name of an instance for a person: service, version, ordinal."""
         parts = name.split(".")
-        return f"{parts[2]} {self._tags.get(parts[3], '?')} #{parts[4]}" if len(parts) == 5 else name
+        if len(parts) != 5:
+            return name
+        ordinal = int(parts[4])
+        number = f"#{ordinal}" if ordinal < names.BASELINE else f"#{ordinal - names.BASELINE} for comparison"
+        return f"{parts[2]} {self._tags.get(parts[3], '?')} {number}"
 
-    def begin_to_count(self) -> None:
-        """Every answer counts from here on: the visitor is at its place, and so is what it visits."""
-        self.counts()
-        self._before, self._counting = self._counts, True
+    def _table(self, backend: str, places: Mapping[str, str], service: str) -> Text | None:
+        """A table of the proxy in words; None when nobody is in it, or when it says the same as the last time."""
+        weights: dict[str, int] = {}
+        for name, place in places.items():
+            tag = self._tags.get(name.split(".")[3], "?")
+            weights[tag] = weights.get(tag, 0) + weight(place)
+        total = sum(weights.values())
+        shares = ", ".join(f"{tag} {given / total * 100:.0f} %" for tag, given in sorted(weights.items()) if given)
+        words = f"⇄ {PREVIEW_HOST if backend.endswith(PREVIEW) else service}: {shares}"
+        if not shares or self._tables.get(backend) == words:
+            return None
+        self._tables[backend] = words
+        return Text(words, "cyan")
 
-    def counts(self) -> Counts:
-        """What the visitor counted since then; it speaks five times a second."""
-        if time.monotonic() - self._counted < COUNT_SECONDS:
-            return self._counts - self._before
-        self._counted = time.monotonic()
-        if not self._visitor:
-            labels = [f"{names.LABEL_OWNER}={self._stage.owner}", f"{names.LABEL_SERVICE}=visitor"]
-            self._visitor = next((str(c["Id"]) for c in self._engine.containers(filters={"label": labels})), "")
-        if self._visitor:
-            lines = self._engine.logs(self._visitor, tail=5).decode(errors="replace").splitlines()
-            found = next((match for line in reversed(lines) if (match := TOTALS.search(line))), None)
-            if found is not None:
-                pairs = [part.rpartition(" ") for part in (found[4] or "").split(", ") if part]
-                by_version = {version: int(count) for version, _, count in pairs}
-                self._counts = Counts(int(found[1]), int(found[3]), by_version)
-        return self._counts - self._before
+
+def weight(place: str) -> int:
+    """The weight of an instance in a table as the journal has it: `ready 100`, `drain`."""
+    word, _, number = place.partition(" ")
+    return int(number) if word == "ready" else 0
+
+
+def tables(records: Sequence[Record], service: str, *, preview: bool = False) -> list[Record]:
+    """The records of the proxy's new tables for a service."""
+    found = effects(records, "ShiftTraffic", service)
+    return [r for r in found if str(r.entry.details["name"]).endswith(PREVIEW) is preview]
 
 
 def kinds(records: Sequence[Record], what: What, service: str = "") -> list[Record]:

@@ -23,12 +23,12 @@ def compiled(version: str) -> bytes:
         raise SystemExit("gcc was not found. Install the packages gcc and libc6-dev")
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory) / "hello"
-        source = SOURCE / "hello.c"
+        sources = sorted(str(path) for path in SOURCE.glob("*.c"))
         define = f'-DDEFAULT_VERSION="{version}"'
-        command = ["gcc", "-static", "-O2", "-s", "-pthread", "-Wall", define, "-o", str(program), str(source)]
+        command = ["gcc", "-static", "-O2", "-s", "-pthread", "-Wall", define, "-o", str(program), *sources]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"hello.c could not be compiled:\n{done.stderr}")
+            raise SystemExit(f"hello could not be compiled:\n{done.stderr}")
         return program.read_bytes()
 
 

@@ -25,16 +25,9 @@ from tools.demo_stage import ROOT, Stage, chosen_directory
 
 PICTURE = ROOT / "docs" / "demo.svg"
 NOTHING = re.compile(r"(?!)")
-LEFT_OUT = {
-    "3": re.compile(r"  \$ reconciler plan"),
-    "4": re.compile(
-        r"  \$ (reconciler plan|git checkout -b|\$EDITOR|git commit|git push origin web|git checkout main)"
-    ),
-    "6": NOTHING,
-    "8": NOTHING,
-}
+LEFT_OUT = {"7": NOTHING, "8": NOTHING, "12": NOTHING}
 """The chapters in the picture, and the commands that are left out of each."""
-HEADING = re.compile(r" (\d) {2}\S")
+HEADING = re.compile(r" (\d+) {2}\S")
 BLANKS = re.compile(r"(^ +| {2,}| +$)")
 FONT_FACE = re.compile(r"@font-face \{\{.*?\}\}", re.DOTALL)
 FONT = re.compile(r"font-family: Fira Code, monospace")

@@ -12,7 +12,7 @@ LOG=.cache/setup.log
 POLICY=/usr/sbin/policy-rc.d
 MARK="written by Reconciler's tools/setup.sh"
 SYSTEM_CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
-UNITS="docker.service docker.socket containerd.service docker-registry.service ssh.service ssh.socket"
+UNITS="docker.service docker.socket containerd.service docker-registry.service haproxy.service ssh.service ssh.socket"
 
 mkdir -p .cache
 exec 9>.cache/setup.lock
@@ -94,6 +94,7 @@ missing_packages() {
   has setpriv || echo util-linux
   has iptables || echo iptables
   has docker-registry || echo docker-registry
+  has haproxy || echo haproxy
   has dockerd || engine_answers || echo docker.io
   has docker || echo docker-cli
   has node || echo nodejs

@@ -25,6 +25,8 @@ ROLE_FILLER = "filler"
 ROLE_FILES = "files"
 ROLE_NETWORK = "network"
 ROLE_DRAFT = "draft"
+ROLE_PROXY = "proxy"
+ROLE_VOLUME = "volume"
 
 DEFAULT_USER = "65532:65532"
 DEFAULT_PIDS = 512
@@ -48,6 +50,15 @@ class FileVolume:
     name: str
     directory: str
     files: tuple[Placed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptVolume:
+    """A volume of a service, mounted at `directory`: it stays when its instances go."""
+
+    name: str
+    directory: str
+    read_only: bool
 
 
 def filler_name(instance: str) -> str:
@@ -118,6 +129,21 @@ def file_volumes(instance: str, files: tuple[Placed, ...]) -> tuple[FileVolume, 
             tuple(file for file in files if _inside(posixpath.dirname(file.path), directory)),
         )
         for index, directory in enumerate(outermost)
+    )
+
+
+def kept_volumes(effect: CreateInstance) -> tuple[KeptVolume, ...]:
+    """The volumes that the instance's service declares.
+
+    Their names have four parts and those of file volumes seven, and no part contains a dot: they cannot collide.
+    """
+    return tuple(
+        KeptVolume(
+            names.volume(effect.environment, effect.spec.name, volume.name),
+            posixpath.normpath(volume.path),
+            volume.read_only,
+        )
+        for volume in effect.spec.volumes
     )
 
 
@@ -239,7 +265,10 @@ def _host_config(effect: CreateInstance, engine: Mapping[str, Any], volumes: tup
         "RestartPolicy": {"Name": "no"},
         "LogConfig": STOPPED_LOGS,
         "PortBindings": _bindings(spec),
-        "Mounts": [mount(volume, read_only=True) for volume in volumes],
+        "Mounts": [
+            *(mount(volume, read_only=True) for volume in volumes),
+            *(mount(volume, read_only=volume.read_only) for volume in kept_volumes(effect)),
+        ],
         "Init": False,
         **_limits(spec, engine),
     }
@@ -249,7 +278,7 @@ def _host_config(effect: CreateInstance, engine: Mapping[str, Any], volumes: tup
     return host
 
 
-def mount(volume: FileVolume, *, read_only: bool) -> Json:
+def mount(volume: FileVolume | KeptVolume, *, read_only: bool) -> Json:
     """A volume at its directory."""
     return {"Type": "volume", "Source": volume.name, "Target": volume.directory, "ReadOnly": read_only}
 
@@ -292,7 +321,7 @@ def _must(engine: Mapping[str, Any], ability: str, spec: ServiceSpec, limit: str
         )
 
 
-def filler_request(owner: str, environment: str, image: str, volumes: tuple[FileVolume, ...]) -> Json:
+def filler_request(owner: str, environment: str, image: str, volumes: tuple[FileVolume | KeptVolume, ...]) -> Json:
     """A container that is created and never started, with the volumes writable."""
     return {
         "Image": image,

@@ -14,6 +14,7 @@ from reconciler.adapters.docker_images import Images
 from reconciler.adapters.docker_network import Network, endpoint_of
 from reconciler.adapters.docker_observe import PORT_TAKEN
 from reconciler.adapters.docker_ownership import Ownership, derived_name, environment_of, name_taken, not_owned
+from reconciler.adapters.docker_volumes import Volumes
 from reconciler.core import names
 from reconciler.core.errors import Reason, Retryable
 from reconciler.core.steps import CreateInstance
@@ -41,6 +42,7 @@ class Effects:
         self._network = network
         self._images = images
         self._secrets = secrets
+        self._volumes = Volumes(owned)
         self._connection = owned.connection
 
     def _where(self, name: str) -> str:
@@ -69,8 +71,11 @@ class Effects:
             effect, self._owned.owner, image, self._connection.info(), hidden, volumes
         )
         self._clear_leftovers(effect.name, effect.environment, len(volumes))
-        if volumes:
-            self._fill(effect, volumes, request["User"])
+        self._volumes.ensure(effect)
+        root = request["User"].split(":", maxsplit=1)[0] in ("", "0", "root")
+        given = tuple(v for v in docker_create.kept_volumes(effect) if not (v.read_only or root))
+        if volumes or given:
+            self._fill(effect, volumes, given, request["User"])
         self._create_container(effect, request, where)
 
     def _exists(self, effect: CreateInstance) -> bool:
@@ -110,8 +115,16 @@ class Effects:
                     self._connection.client().create(effect.name, request)
         hit("docker.after_create")
 
-    def _fill(self, effect: CreateInstance, volumes: tuple[docker_create.FileVolume, ...], user: str) -> None:
-        """Make the volumes and put the files in, through a container that never starts.
+    def _fill(
+        self,
+        effect: CreateInstance,
+        volumes: tuple[docker_create.FileVolume, ...],
+        given: tuple[docker_create.KeptVolume, ...],
+        user: str,
+    ) -> None:
+        """Make the file volumes and put the files in, through a container that never starts.
+
+        Through the same one the volumes `given` become those of the user.
 
         The engine refuses to write into a container with a read-only root, and a new volume takes over what the image
         has at its place: both are why the filler has the same image and the same mounts, writable.
@@ -124,7 +137,9 @@ class Effects:
             with engine_errors(where):
                 client.create_volume(volume.name, labels=labels)
             hit("docker.after_volume_create")
-        request = docker_create.filler_request(self._owned.owner, effect.environment, effect.spec.image.pinned, volumes)
+        request = docker_create.filler_request(
+            self._owned.owner, effect.environment, effect.spec.image.pinned, (*volumes, *given)
+        )
         hit("docker.before_filler_create")
         with engine_errors(where):
             client.create(filler, request)
@@ -137,6 +152,8 @@ class Effects:
             with engine_errors(where):
                 client.put_archive(filler, volume.directory, content)
             hit("docker.after_fill")
+        if numbers is not None:
+            self._volumes.give(filler, given, uid, gid, where)
         hit("docker.before_filler_remove")
         with engine_errors(where):
             client.remove_container(filler, force=True)
@@ -255,7 +272,10 @@ class Effects:
         if found is not None:
             labels = found["Config"].get("Labels") or {}
             environment = environment or labels.get(names.LABEL_ENVIRONMENT, "")
-            leftover = labels.get(names.LABEL_ROLE) == docker_create.ROLE_FILLER or derived_name(labels) != name
+            leftover = labels.get(names.LABEL_ROLE) == docker_create.ROLE_FILLER or derived_name(labels) not in (
+                "",
+                name,
+            )
             if not self._owned.owns(labels, environment) or not leftover:
                 raise not_owned(name, self._connection.where)
             self._remove_container(found["Id"], f"{self._connection.where}, leftover {name}")
@@ -293,7 +313,9 @@ class Effects:
         with engine_errors(where):
             try:
                 found = client.inspect_volume(name)
-                if not self._owned.owns(found.get("Labels"), environment):
+                labels = found.get("Labels") or {}
+                kept = labels.get(names.LABEL_ROLE) == docker_create.ROLE_VOLUME
+                if kept or not self._owned.owns(labels, environment):
                     raise not_owned(name, self._connection.where)
                 hit("docker.before_volume_remove")
                 client.remove_volume(name)

@@ -6,6 +6,7 @@ accepts a chosen address only in a network whose subnet was given at its creatio
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 from collections import defaultdict
 from typing import Any
@@ -40,6 +41,17 @@ class Network:
         """Whether the finished network is there and ours."""
         found = self._owned.network(environment)
         return found is not None and self._is_ours(found, environment) and _role(found) == ROLE_NETWORK
+
+    def gateway(self, environment: str) -> str:
+        """The address of the engine's host in the private network, empty when there is no network."""
+        found = self._owned.network(environment)
+        pools = ((found or {}).get("IPAM") or {}).get("Config") or ()
+        for pool in pools:
+            if pool.get("Gateway"):
+                return str(pool["Gateway"]).partition("/")[0]
+            if pool.get("Subnet"):  # the engine takes the first address, and does not always say so
+                return str(next(ipaddress.ip_network(pool["Subnet"], strict=False).hosts()))
+        return ""
 
     def ensure(self, environment: str) -> None:
         """Make the network with a subnet of its own.

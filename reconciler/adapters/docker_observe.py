@@ -15,13 +15,13 @@ from typing import Any
 
 from reconciler.adapters import docker_projection
 from reconciler.adapters.docker_connection import Json, engine_errors, moment
-from reconciler.adapters.docker_create import ROLE_FILLER, instance_of
+from reconciler.adapters.docker_create import ROLE_FILLER, ROLE_PROXY, ROLE_VOLUME, instance_of
 from reconciler.adapters.docker_network import endpoint_of
 from reconciler.adapters.docker_ownership import Ownership, derived_name
 from reconciler.core import names
 from reconciler.core.errors import Reason
 from reconciler.core.health import HealthState
-from reconciler.core.live import Difference, Foreign, HealthStatus, Instance, Phase
+from reconciler.core.live import Difference, Foreign, HealthStatus, Instance, Phase, Warmth
 
 INSPECTORS = 8
 KILLED = 137
@@ -57,7 +57,20 @@ class Seen:
     facts: Facts
     base: Instance
     instance: Instance
-    told: tuple[Any, ...] = ()
+    told: Told | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What others know of a container. `changed` are the paths changed by hand, `expected_image` the id of the image
+    that it has to run, `host` the address of the engine's host in the private network, `cores` its use of cpu."""
+
+    health: HealthState
+    changed: str = ""
+    expected_image: str | None = None
+    host: str = ""
+    warmth: Warmth | None = None
+    cores: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +116,7 @@ class Inspections:
 
     def population(self, environment: str, *, fresh: bool) -> Population:
         """One list call, and an inspect for each container that is new or may have changed (for all when `fresh`)."""
-        orphans, mislabelled, wanted = _sorted_out(self._owned.listed(environment))
+        orphans, mislabelled, wanted = _sorted_out(self._owned.listed(environment), names.proxy(environment))
         with self._lock:
             stale = [i for i, item in wanted.items() if fresh or self._is_stale(i, item)]
             for identity in stale:
@@ -114,8 +127,7 @@ class Inspections:
             for identity, item in wanted.items():
                 answer = inspected.get(identity)
                 if answer is not None:
-                    base = _instance(answer, environment)
-                    facts = _facts(answer, environment)
+                    base, facts = read(answer, environment)
                     self._seen[identity] = Seen(environment, _fingerprint(item), facts, base, base)
                 elif identity in stale:
                     self._seen.pop(identity, None)  # it went away in between
@@ -141,17 +153,11 @@ class Inspections:
             answers = [self._owned.inspect(identity) for identity in identities]
         return {i: answer for i, answer in zip(identities, answers, strict=True) if answer is not None}
 
-    def instance(
-        self, identity: str, seen: Seen, health: HealthState, changed: str, expected_image: str | None
-    ) -> Instance:
-        """The value for a container; the same object as before while nothing changed.
-
-        `changed` are the paths changed by hand, `expected_image` the id of the image it has to run.
-        """
+    def instance(self, identity: str, seen: Seen, told: Told) -> Instance:
+        """The value for a container; the same object as before while nothing changed."""
         code = self._exit(identity, seen)
-        told = (health.status, health.detail, changed, expected_image, code)
-        if seen.told != told:
-            seen.instance = _told(seen.base, seen.facts, health, changed, expected_image, code)
+        if seen.told != told or seen.instance.exit_code != code:
+            seen.instance = _told(seen.base, seen.facts, told, code)
             seen.told = told
         return seen.instance
 
@@ -167,13 +173,15 @@ class Inspections:
         return code if code or listened else None
 
 
-def _sorted_out(summaries: list[Json]) -> tuple[list[str], list[Foreign], dict[str, Json]]:
-    """Names of leftovers, what is labelled badly, and the instances by id."""
+def _sorted_out(summaries: list[Json], proxy: str) -> tuple[list[str], list[Foreign], dict[str, Json]]:
+    """Names of leftovers, what is labelled badly, and the instances by id. The container `proxy` is none of these."""
     taken = {_name(item) for item in summaries if derived_name(_labels(item)) == _name(item)}
     orphans, mislabelled, wanted = [], [], {}
     for item in summaries:
         labels, name = _labels(item), _name(item)
         derived = derived_name(labels)
+        if labels.get(names.LABEL_ROLE) == ROLE_PROXY and name.startswith(proxy):
+            continue  # also one that is just being replaced, with more behind its name
         if labels.get(names.LABEL_ROLE) == ROLE_FILLER:
             orphans.append(name)
         elif not derived:
@@ -214,8 +222,12 @@ def _phase(state: Json) -> Phase:
     return _PHASES.get(status, Phase.EXITED)
 
 
+def read(inspected: Json, environment: str) -> tuple[Instance, Facts]:
+    """What an inspect result of one of our instances alone says."""
+    return _instance(inspected, environment), _facts(inspected, environment)
+
+
 def _instance(inspected: Json, environment: str) -> Instance:
-    """What an inspect result alone says."""
     labels, state = inspected["Config"]["Labels"], inspected["State"]
     derived, phase = derived_name(labels), _phase(state)
     service = labels[names.LABEL_SERVICE]
@@ -261,23 +273,25 @@ def _facts(inspected: Json, environment: str) -> Facts:
     )
 
 
-def _told(
-    base: Instance, facts: Facts, health: HealthState, changed: str, expected_image: str | None, code: int | None
-) -> Instance:
+def _told(base: Instance, facts: Facts, told: Told, code: int | None) -> Instance:
     differences = list(base.differences)
     wrong = any(d.reason is Reason.DRIFT_WRONG_IMAGE for d in differences)
-    if expected_image is not None and expected_image != facts.image_id and not wrong:
-        detail = f"image id: {expected_image} -> {facts.image_id}"
+    if told.expected_image is not None and told.expected_image != facts.image_id and not wrong:
+        detail = f"image id: {told.expected_image} -> {facts.image_id}"
         differences.append(Difference(Reason.DRIFT_WRONG_IMAGE, detail))
-    if changed:
-        differences.append(Difference(Reason.DRIFT_FILESYSTEM, changed))
+    if told.changed:
+        differences.append(Difference(Reason.DRIFT_FILESYSTEM, told.changed))
     running = base.phase is Phase.RUNNING
+    there = base.phase in (Phase.RUNNING, Phase.PAUSED)
     return replace(
         base,
-        health=health.status if running else HealthStatus.STARTING,
+        health=told.health.status if running else HealthStatus.STARTING,
         exit_code=code,
         differences=tuple(differences),
-        detail=health.detail if running else _end(base, facts, code),
+        detail=told.health.detail if running else _end(base, facts, code),
+        address=(told.host if facts.host_network else facts.address) if there else "",
+        warmth=told.warmth if running else None,
+        cpu=told.cores if running else None,
     )
 
 
@@ -321,6 +335,7 @@ def foreigners(owned: Ownership, environment: str) -> tuple[Foreign, ...]:
 
 
 def lone_volumes(owned: Ownership, environment: str, instances: Iterable[str], busy: Iterable[str]) -> tuple[str, ...]:
-    """File volumes whose instance does not exist and is not just being made."""
+    """File volumes whose instance does not exist and is not just being made. Those of services belong to none."""
     there = {*instances, *busy}
-    return tuple(sorted(v["Name"] for v in owned.volumes(environment) if instance_of(v["Name"]) not in there))
+    made = [v["Name"] for v in owned.volumes(environment) if _labels(v).get(names.LABEL_ROLE) != ROLE_VOLUME]
+    return tuple(sorted(name for name in made if instance_of(name) not in there))

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,39 +15,41 @@ from datetime import datetime
 from typing import assert_never
 
 from reconciler.adapters import docker_observe
-from reconciler.adapters.docker_connection import APIError, Connection, NotFound, engine_errors, message_of
+from reconciler.adapters.docker_connection import Connection, NotFound, engine_errors
 from reconciler.adapters.docker_create import ROLE_FILLER
 from reconciler.adapters.docker_effects import Effects
 from reconciler.adapters.docker_events import CHANGES, TOUCHES, Event, Events
 from reconciler.adapters.docker_filesystem import Filesystems
 from reconciler.adapters.docker_images import Images
+from reconciler.adapters.docker_meter import Meter
 from reconciler.adapters.docker_network import Network
-from reconciler.adapters.docker_observe import Inspections, Seen
+from reconciler.adapters.docker_observe import Inspections, Seen, Told
 from reconciler.adapters.docker_ownership import Ownership
-from reconciler.adapters.probes import Prober, Target, once
+from reconciler.adapters.docker_reach import LOOPBACK, Execs, target
+from reconciler.adapters.docker_warmth import Warming
+from reconciler.adapters.probes import Prober, once
 from reconciler.core import names
-from reconciler.core.health import CheckResult, HealthState
-from reconciler.core.live import Foreign, LiveState, Phase
-from reconciler.core.model import ExecCheck, Health
+from reconciler.core.health import HealthState
+from reconciler.core.live import Foreign, LiveState, Phase, Warmth
+from reconciler.core.model import Health
 from reconciler.core.steps import (
     AttachTraffic,
     CreateInstance,
     DetachTraffic,
-    Effect,
     EnsureNetwork,
     KillInstance,
     PullImage,
     RemoveInstance,
+    RuntimeEffect,
     StartInstance,
     SweepOrphan,
     TerminateInstance,
+    WarmInstance,
 )
 from reconciler.ports import Clock, Secrets
 from reconciler.settings import DockerSettings
 
 PROBES_AT_ONCE = 16
-EXEC_LOOK_FIRST, EXEC_LOOK_LONGEST = 0.005, 0.1
-TargetKey = tuple[str, datetime | None]
 
 
 @dataclass(slots=True)
@@ -58,13 +59,14 @@ class _Surroundings:
     foreign: tuple[Foreign, ...] = ()
     volumes: tuple[str, ...] = ()
     network_ready: bool = False
+    host: str = LOOPBACK
     looked_at: float = 0.0
     doubted: bool = True
 
 
 class DockerRuntime:
     """`ports.Runtime`. With `single_probe`, `observe` itself checks each running instance once, and one success is
-    enough: for commands that do not stay. `owner` is the installation's name on every label."""
+    enough: for commands that do not stay; nothing is warmed up then. `owner` is the installation's name on labels."""
 
     def __init__(
         self, settings: DockerSettings, owner: str, secrets: Secrets, clock: Clock, *, single_probe: bool = False
@@ -80,31 +82,44 @@ class DockerRuntime:
         self._inspections = Inspections(self._owned)
         self._filesystems = Filesystems(self._connection, self._writable, self._filesystem_changed)
         self._events = Events(self._connection, self._event, self._connected, self._lost)
-        self._prober = Prober(clock, self._execute, self._health_changed, PROBES_AT_ONCE)
+        self._execs = Execs(self._connection)
+        self._prober = Prober(clock, self._execs.check, self._health_changed, PROBES_AT_ONCE)
+        self._warming = Warming(self._owned, self._warmed)
+        self._meter = Meter(self._connection)
         self._lock = threading.Lock()
         self._surroundings: dict[str, _Surroundings] = {}
         self._creating: set[str] = set()
-        self._own_execs: deque[str] = deque(maxlen=4096)
         self._notify: Callable[[str, str], None] | None = None
 
-    def observe(self, environment: str, checks: Mapping[str, Health], images: Sequence[str]) -> LiveState:
+    def observe(
+        self, environment: str, checks: Mapping[str, Health], images: Sequence[str], metered: Collection[str] = ()
+    ) -> LiveState:
         """`ports.Runtime.observe`. While the events flow, an unchanged container costs its line in a list."""
         with self._network.lock(environment):
             around = self._look_around(environment)
             population = self._inspections.population(environment, fresh=not self._events.connected)
         if around.doubted:
             self._survey(environment, around, [seen.base.name for seen in population.seen.values()])
-        states = self._healths(environment, population.seen, checks)
-        changed = self._changed(environment, population.seen)
+        seen = population.seen
+        states = self._healths(environment, seen, checks)
+        changed = self._changed(environment, seen)
+        warmths = self._warming.warmths(environment, seen)
+        running = [i for i, one in seen.items() if one.base.phase is Phase.RUNNING and one.base.service in metered]
+        cores = self._meter.cores(environment, running)
         instances = [
             self._inspections.instance(
                 identity,
-                seen,
-                states.get(identity, HealthState()),
-                changed[identity],
-                self._images.id_of(seen.base.image),
+                one,
+                Told(
+                    states.get(identity, HealthState()),
+                    changed[identity],
+                    self._images.id_of(one.base.image),
+                    around.host,
+                    warmths[identity],
+                    cores.get(identity),
+                ),
             )
-            for identity, seen in population.seen.items()
+            for identity, one in seen.items()
         ]
         return LiveState(
             environment=environment,
@@ -132,6 +147,7 @@ class DockerRuntime:
         around.doubted = False  # first, so that an event in between is not lost
         try:
             around.network_ready = self._network.ready(environment)
+            around.host = self._network.gateway(environment) or LOOPBACK
             around.foreign = docker_observe.foreigners(self._owned, environment)
             with self._lock:
                 busy = set(self._creating)
@@ -146,7 +162,7 @@ class DockerRuntime:
     ) -> Mapping[str, HealthState]:
         host = self._connection.host_address()
         running = {
-            identity: _target(identity, one, checks.get(one.base.version, Health()), host)
+            identity: target(one.base, one.facts, checks.get(one.base.version, Health()), host)
             for identity, one in seen.items()
             if one.base.phase is Phase.RUNNING
         }
@@ -155,10 +171,10 @@ class DockerRuntime:
                 return {}
             now = self._clock.now()
             with ThreadPoolExecutor(min(PROBES_AT_ONCE, len(running)), "probe") as pool:
-                found = pool.map(lambda target: once(target, self._execute, now), running.values())
+                found = pool.map(lambda target: once(target, self._execs.check, now), running.values())
                 return dict(zip(running, found, strict=True))
-        self._prober.follow(environment, {target.key: target for target in running.values()})
-        return {identity: self._prober.state(environment, target.key) for identity, target in running.items()}
+        self._prober.follow(environment, {followed.key: followed for followed in running.values()})
+        return {identity: self._prober.state(environment, followed.key) for identity, followed in running.items()}
 
     def _changed(self, environment: str, seen: Mapping[str, Seen]) -> Mapping[str, str]:
         """What was changed by hand in the running instances: as watched, or asked now when nothing watches."""
@@ -170,7 +186,7 @@ class DockerRuntime:
                 list(pool.map(self._filesystems.look, running))
         return {identity: self._filesystems.changed(identity) for identity in seen}
 
-    def apply(self, effect: Effect) -> None:
+    def apply(self, effect: RuntimeEffect) -> None:
         """`ports.Runtime.apply`."""
         match effect:
             case PullImage():
@@ -187,6 +203,9 @@ class DockerRuntime:
                     self._effects.sweep(effect.name)
                 finally:
                     self._doubt_surroundings()
+            case WarmInstance():
+                if not self._single_probe:
+                    self._warming.begin(effect)
             case _:
                 self._apply_to_instance(effect)
 
@@ -248,6 +267,8 @@ class DockerRuntime:
         self._events.close()
         self._filesystems.close()
         self._prober.close()
+        self._warming.close()
+        self._meter.close()
         self._images.close()
         self._connection.close()
 
@@ -291,7 +312,7 @@ class DockerRuntime:
             self._foreign_event(event)
 
     def _instance_event(self, event: Event) -> None:
-        if event.action in TOUCHES and event.attributes.get("execID") not in self._own_execs:
+        if event.action in TOUCHES and event.attributes.get("execID") not in self._execs.own:
             self._filesystems.suspect(event.subject)
         if event.action not in CHANGES:
             return
@@ -321,6 +342,9 @@ class DockerRuntime:
     def _health_changed(self, environment: str, name: str, state: HealthState) -> None:
         self._tell(environment, f"{name} is {state.status}")
 
+    def _warmed(self, environment: str, name: str, warmth: Warmth) -> None:
+        self._tell(environment, f"{name} is {warmth.status}: {warmth.said}")
+
     def _filesystem_changed(self, container: str) -> None:
         seen = self._inspections.known(container)
         if seen is not None:
@@ -331,47 +355,3 @@ class DockerRuntime:
         if seen is None or seen.base.phase is not Phase.RUNNING:
             return None
         return seen.facts.mounts, seen.facts.writable
-
-    def _execute(self, target: Target, check: ExecCheck, timeout: float) -> CheckResult:
-        """Run a check's command inside an instance. The engine cannot end an exec: one that hangs stays."""
-        words = " ".join(check.command)[:100]
-        client, end = self._connection.client(), time.monotonic() + timeout
-        with engine_errors(f"{self._connection.where}, instance {target.name}"):
-            try:
-                identity = client.exec_create(target.container, list(check.command))["Id"]
-                self._own_execs.append(identity)
-                client.exec_start(identity, detach=True)
-                pause = EXEC_LOOK_FIRST
-                while (found := client.exec_inspect(identity))["Running"] and time.monotonic() < end:
-                    time.sleep(pause)
-                    pause = min(pause * 2, EXEC_LOOK_LONGEST)
-            except APIError as error:
-                return CheckResult(ok=False, detail=f"{words}: {message_of(error)}")
-        if found["Running"]:
-            return CheckResult(ok=False, detail=f"{words}: no end in time")
-        return CheckResult(ok=found["ExitCode"] == 0, detail=f"{words} ended with exit code {found['ExitCode']}")
-
-
-def _target(identity: str, seen: Seen, health: Health, host: str | None) -> Target:
-    """How a running instance is reached: at its own address, or by its published ports on the engine's host."""
-
-    def addresses(port: int) -> tuple[str, int] | None:
-        facts = seen.facts
-        if facts.host_network:
-            return host or "127.0.0.1", port
-        if host is None:
-            return (facts.address, port) if facts.address else None
-        for address, published in facts.published.get(f"{port}/tcp", ()):
-            if address in ("", "0.0.0.0", "::"):  # noqa: S104 - compared with, not listened on
-                return host, published
-            if host in ("127.0.0.1", "localhost") or not address.startswith("127."):
-                return address, published
-        return None
-
-    obstacle = (
-        "it has no address in the private network"
-        if host is None
-        else "instances of a remote engine are reached by published host ports only, and this port has none in reach"
-    )
-    key: TargetKey = (identity, seen.base.started_at)
-    return Target(key, seen.base.name, identity, health, seen.base.started_at, addresses, obstacle)

@@ -19,6 +19,7 @@ from git.exc import GitError, ODBError
 from git.objects.fun import tree_entries_from_data
 
 from reconciler.adapters.git_run import environment
+from reconciler.adapters.git_trailers import trailers_of
 from reconciler.core.errors import Reason, Rejected, Retryable
 from reconciler.core.model import Revision
 
@@ -151,6 +152,7 @@ class Objects:
                     committer=_person(commit.committer),
                     committed_at=_moment(commit.committed_date),
                     subject=_clean(message.strip().partition("\n")[0], 200),
+                    trailers=trailers_of(message),
                 )
                 tree = commit.tree.hexsha
             except (*_BROKEN, LookupError, TypeError, AttributeError) as error:

@@ -2,7 +2,8 @@
 
 A snapshot is derived from the mirror each time; nothing here decides whether a revision is acceptable. The parts:
 git_address.py (what may be asked for), git_fetches.py (when a fetch is due), git_mirror.py (the copy on disk),
-git_transport.py and git_run.py (how it is brought here), git_objects.py and git_tree.py (how it is read).
+git_transport.py and git_run.py (how it is brought here), git_objects.py, git_tree.py and git_trailers.py (how it
+is read).
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from reconciler.adapters.journal_rows import checked, head_at, newest_head, page
 from reconciler.adapters.journal_schema import projections, records
 from reconciler.core import audit, memory_codec
 from reconciler.core.audit import GENESIS, Head
-from reconciler.core.memory import EnvironmentMemory, remember
+from reconciler.core.fold import remember
+from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.record import Record
 
 SAVE_EVERY = 2_000

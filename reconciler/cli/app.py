@@ -27,6 +27,8 @@ COMMANDS = {
     "status": ("status", "status"),
     "suspend": ("suspend", "suspend"),
     "resume": ("suspend", "resume"),
+    "promote": ("suspend", "promote"),
+    "proxy": ("proxy", "commands"),
     "audit": ("audit", "commands"),
     "settings": ("settings", "commands"),
     "version": ("version", "version"),

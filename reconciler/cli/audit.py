@@ -21,16 +21,19 @@ from reconciler.cli.common import (
     RefusedError,
     SettingsOption,
     complain,
-    console,
+    draw,
     print_json,
     read_settings,
     safe,
     say,
+    unknown,
+    writing,
 )
 from reconciler.core import render
 from reconciler.core.names import PREFIX, short
 from reconciler.core.record import Entry, Record, VersionRef
 from reconciler.ports import Journal
+from reconciler.settings import Settings
 
 commands = typer.Typer(
     help="Read, verify and export the record of everything that was done.", no_args_is_help=True, add_completion=False
@@ -49,8 +52,8 @@ LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="A
 
 
 @contextmanager
-def _journal(settings: Path | None) -> Iterator[Journal]:
-    journal = journal_access.open_journal(read_settings(settings), SystemClock(), act=False)
+def _journal(settings: Settings) -> Iterator[Journal]:
+    journal = journal_access.open_journal(settings, SystemClock(), act=False)
     try:
         yield journal
     finally:
@@ -69,7 +72,9 @@ def list_records(
 ) -> None:
     """Show the newest records, oldest first."""
     begin = moment(since, SystemClock().now()) if since else None
-    with _journal(settings) as journal:
+    found_settings = read_settings(settings)
+    with _journal(found_settings) as journal:
+        _check_environment(environment, found_settings, journal)
         if begin is None:
             found = list(journal.records(environment=environment, service=service, limit=limit, newest=True))
         else:
@@ -89,7 +94,7 @@ def show(
     settings: SettingsOption = None,
 ) -> None:
     """Show one record with everything in it."""
-    with _journal(settings) as journal:
+    with _journal(read_settings(settings)) as journal:
         found = next(islice(journal.records(after=index - 1, limit=1), 1), None)
     if found is None or found.index != index:
         raise RefusedError(f"the journal has no record {index}", remedy="See `reconciler audit list`")
@@ -99,20 +104,21 @@ def show(
     grid = Table.grid(padding=(0, 2))
     for name, value in _flat(render.record(found)):
         grid.add_row(name, safe(value))
-    console().print(grid)
+    draw(grid)
 
 
 @commands.command("verify")
 def verify(*, as_json: JsonOption = False, settings: SettingsOption = None) -> None:
     """Check every hash, the chain, the epochs and the projections; exit code 1 when anything does not hold."""
-    with _journal(settings) as journal:
+    with _journal(read_settings(settings)) as journal:
         found = journal.verify()
     if as_json:
         print_json(
             {"records": found.records, "head": found.head, "epochs": found.epochs, "problem": found.problem or None}
         )
     elif not found.problem:
-        say(f"verified: {found.records} records in {found.epochs} epochs, all hashes hold; head {found.head}")
+        epochs = "1 epoch" if found.epochs == 1 else f"{found.epochs} epochs"
+        say(f"verified: {found.records} records in {epochs}, all hashes hold; head {found.head}")
     if found.problem:
         complain([f"error: the journal does not verify: {found.problem}"])
         raise typer.Exit(1)
@@ -127,13 +133,22 @@ def export(
     settings: SettingsOption = None,
 ) -> None:
     """Write all records as JSON Lines, with their hashes: an auditor can verify them without this program."""
-    with _journal(settings) as journal:
+    with _journal(read_settings(settings)) as journal:
         if output is None:
-            for line in journal_access.exported(journal):
-                typer.echo(line)
+            with writing():
+                for line in journal_access.exported(journal):
+                    typer.echo(line)
             return
         count = _write_new(output, journal_access.exported(journal))
     say(f"{count} records written to {output}")
+
+
+def _check_environment(environment: str, settings: Settings, journal: Journal) -> None:
+    """A misspelt filter must not look like a history without records. What was configured once may be asked for."""
+    known = {*settings.environments, *journal.environments()}
+    if environment and environment not in known:
+        what = f"there is no environment {environment!r} in the settings or in the journal"
+        raise unknown(what, environment, known)
 
 
 def moment(text: str, now: datetime) -> datetime:
@@ -189,7 +204,7 @@ def _show_table(records: list[Record]) -> None:
             safe(entry.author),
             safe(entry.reason),
         )
-    console().print(table)
+    draw(table)
 
 
 def _what(entry: Entry) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from reconciler.core.errors import Reason, ReconcilerError, Rejected
@@ -70,9 +72,44 @@ def safe(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
 
+@contextmanager
+def writing() -> Iterator[None]:
+    """Around everything that writes to standard output: a full disk or a closed descriptor is an expected error.
+
+    A reader that hangs up (`| head`) is none: the library ends the command for that without a word.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        _let_go()
+        raise RefusedError(
+            f"cannot be written: {error.strerror}",
+            where="standard output",
+            remedy="Make room there, or let it go elsewhere",
+        ) from error
+
+
+def _let_go() -> None:
+    """What could not be written must not be tried again at the end: Python would end with a traceback and code 120."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def draw(what: RenderableType) -> None:
+    """Something for people to standard output."""
+    with writing():
+        console().print(what)
+
+
 def say(line: str = "") -> None:
     """One plain line to standard output, whatever the width of the terminal."""
-    typer.echo("\n".join(printable(part) for part in line.split("\n")))
+    with writing():
+        typer.echo("\n".join(printable(part) for part in line.split("\n")))
 
 
 def complain(lines: Sequence[str]) -> None:
@@ -83,7 +120,8 @@ def complain(lines: Sequence[str]) -> None:
 
 def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document to standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=True))
+    with writing():
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
 
 @contextmanager
@@ -112,15 +150,17 @@ def read_settings(given: Path | None) -> Settings:
     return load_settings(settings_file(given))
 
 
+def unknown(what: str, name: str, known: Collection[str], *, where: str = "", prefix: str = "") -> RefusedError:
+    """The refusal of a misspelt name, with the nearest of the `known` ones, or all of them."""
+    near = get_close_matches(name, known, n=1)
+    remedy = f"Did you mean {prefix}{near[0]}?" if near else f"Known: {', '.join(sorted(known)) or 'none yet'}"
+    return RefusedError(what, where=where, remedy=remedy)
+
+
 def choose(names: Sequence[str] | None, settings: Settings) -> list[str]:
     """The environments named by a person, each once, or all. Raises RefusedError for an unknown one."""
     for name in names or ():
         if name not in settings.environments:
-            near = get_close_matches(name, settings.environments, n=1)
-            known = ", ".join(sorted(settings.environments)) or "none"
-            raise RefusedError(
-                f"there is no environment {name!r} in the settings",
-                where=str(settings.file),
-                remedy=f"Did you mean {near[0]}?" if near else f"There is: {known}",
-            )
+            what = f"there is no environment {name!r} in the settings"
+            raise unknown(what, name, settings.environments, where=str(settings.file))
     return list(dict.fromkeys(names)) if names else sorted(settings.environments)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reconciler.cli import show
-from reconciler.cli.common import JsonOption, SettingsOption, choose, complain, console, print_json, read_settings, told
+from reconciler.cli.common import JsonOption, SettingsOption, choose, complain, draw, print_json, read_settings, told
 from reconciler.cli.look import Look, looking
 from reconciler.core import render
 from reconciler.core.errors import ReconcilerError
@@ -40,7 +40,7 @@ def plan(
         print_json([render.environment_status(status) for status in statuses])
     else:
         for status in statuses:
-            console().print(show.planned(status))
+            draw(show.planned(status))
     complain([told(error) for error in errors])
     raise typer.Exit(exit_code(statuses, failed=bool(errors)))
 

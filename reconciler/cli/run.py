@@ -12,7 +12,7 @@ from rich.live import Live
 
 from reconciler import daemon, journal_access, wiring
 from reconciler.adapters.clock import SystemClock
-from reconciler.cli import show
+from reconciler.cli import progress, show
 from reconciler.cli.common import SettingsOption, choose, complain, console, load_settings, read_settings, say
 from reconciler.core.names import short
 from reconciler.core.status import EnvironmentStatus
@@ -94,12 +94,9 @@ class _Lines:
             self._say(status.environment, "\n".join(trouble), error=True)
             for name, plan in sorted(status.plan.services.items() if status.plan else ()):
                 wanted = short(plan.desired.version) if plan.desired is not None else "nothing"
-                why = show.reason(plan)
-                self._say(
-                    f"{status.environment}/{name}",
-                    f"{status.environment}/{name}: {plan.sync.value}, {plan.health.value}, {wanted}"
-                    + (f" ({why})" if why else ""),
-                )
+                place, why = f"{status.environment}/{name}", show.reason(plan)
+                said = ", ".join(filter(None, (plan.sync.value, plan.health.value, wanted, progress.brief(plan))))
+                self._say(place, f"{place}: {said}" + (f" ({why})" if why else ""))
 
     def _say(self, key: str, line: str, *, error: bool = False) -> None:
         if line and self._said.get(key) != line:

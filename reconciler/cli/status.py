@@ -18,8 +18,10 @@ from reconciler.cli.common import (
     choose,
     complain,
     console,
+    draw,
     print_json,
     read_settings,
+    writing,
 )
 from reconciler.cli.look import Look, looking
 from reconciler.core import render
@@ -34,10 +36,11 @@ def status(
     environment: Annotated[str | None, typer.Argument(metavar="ENVIRONMENT", help="Only this one.")] = None,
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking until Ctrl-C.")] = False,
+    instances: Annotated[bool, typer.Option("--instances", "-i", help="Show each instance, too.")] = False,
     as_json: JsonOption = False,
     settings: SettingsOption = None,
 ) -> None:
-    """Show each service: sync, health, version, instances, and the reason where something is wrong."""
+    """Show each service: sync, health, version, instances; how far a release is; what is wrong, and why."""
     if watch and as_json:
         raise RefusedError(
             "--watch and --json exclude each other", remedy="Call `status --json` again and again instead"
@@ -46,7 +49,7 @@ def status(
     names = choose([environment] if environment else None, found)
     with looking(found) as look:
         if watch:
-            _watch(look, names)
+            _watch(look, names, instances=instances)
             return
         statuses = {name: _status(look, name) for name in names}
         if as_json:
@@ -54,7 +57,7 @@ def status(
         else:
             if look.note:
                 complain([f"note: {look.note}"])
-            console().print(_table(look, statuses))
+            draw(_table(look, statuses, instances=instances))
     if any(status.plan is None for status in statuses.values()):
         raise typer.Exit(1)
 
@@ -68,13 +71,15 @@ def _status(look: Look, environment: str) -> EnvironmentStatus:
         return EnvironmentStatus(environment, look.clock.now(), reason=error.reason, message=str(error))
 
 
-def _table(look: Look, statuses: dict[str, EnvironmentStatus]) -> RenderableType:
+def _table(look: Look, statuses: dict[str, EnvironmentStatus], *, instances: bool) -> RenderableType:
     memories = {name: look.journal.memory(name) for name in statuses}
-    return show.statuses(statuses, memories, look.clock.now())
+    return show.statuses(statuses, memories, look.clock.now(), instances=instances)
 
 
-def _watch(look: Look, names: Sequence[str]) -> None:
+def _watch(look: Look, names: Sequence[str], *, instances: bool) -> None:
     with Live(console=console(), auto_refresh=False, screen=False) as live:
         while True:
-            live.update(_table(look, {name: _status(look, name) for name in names}), refresh=True)
+            table = _table(look, {name: _status(look, name) for name in names}, instances=instances)
+            with writing():
+                live.update(table, refresh=True)
             time.sleep(EVERY)

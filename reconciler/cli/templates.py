@@ -43,6 +43,9 @@ environments:
     # allow:
     #   hostPorts: ["8000-8100"]
     #   writableRoot: true
+    # proxy:
+    #   image: reconciler-haproxy:debian  # deploy/haproxy/build.sh makes it; an official one is written name@sha256:…
+    #   http: 127.0.0.1:8080
 """
 
 ENVIRONMENT = """\

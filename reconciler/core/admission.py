@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
+from reconciler.core.caps import confirmed
 from reconciler.core.errors import Reason, ReconcilerError, Retryable
+from reconciler.core.freeze import EMERGENCY
 from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.model import DesiredState, Revision
 from reconciler.core.record import Entry, What
@@ -34,7 +37,8 @@ def admission(wanted: Wanted, memory: EnvironmentMemory, trigger: str, now: date
     """The records of what a look at Git means anew: a revision admitted or rejected, or rewritten history.
 
     A revision that was rejected and now is acceptable (settings changed, say) or is the admitted one again is admitted
-    with a record of its own. An error that says nothing about the revision rejects nothing.
+    with a record of its own. It names the emergency and the confirmations that the commit declares. An error that says
+    nothing about the revision rejects nothing.
     """
     head = wanted.head
     if head is None or isinstance(wanted.error, Retryable):
@@ -60,7 +64,17 @@ def admission(wanted: Wanted, memory: EnvironmentMemory, trigger: str, now: date
         found.append(replace(base, what=What.REVISION_REJECTED, reason=wanted.error.reason, details=said))
     else:
         invalid = {"invalid": sorted(wanted.state.problems) if wanted.state else []}
-        found.append(replace(base, details={**base.details, **invalid}))
+        found.append(replace(base, details={**base.details, **invalid, **_claims(head)}))
+    return found
+
+
+def _claims(head: Revision) -> dict[str, Any]:
+    """What the commit says of itself that lets it pass a freeze or a cap, for the record."""
+    found: dict[str, Any] = {}
+    if head.trailers.get(EMERGENCY):
+        found["emergency"] = head.trailers[EMERGENCY]
+    if passed := confirmed(head.trailers):
+        found["confirmed"] = sorted(passed)
     return found
 
 

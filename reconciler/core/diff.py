@@ -9,8 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from reconciler.core import names
 from reconciler.core.errors import Reason
-from reconciler.core.live import Difference, HealthStatus, ImageState, ImageStatus, Instance, Phase
+from reconciler.core.gate import GateFinding
+from reconciler.core.live import (
+    Difference,
+    HealthStatus,
+    ImageState,
+    ImageStatus,
+    Instance,
+    Phase,
+    ProxyState,
+    ProxyStatus,
+)
 from reconciler.core.memory import ServiceMemory
 from reconciler.core.model import DriftPolicy, ServiceSpec, Target
 
@@ -19,7 +30,8 @@ from reconciler.core.model import DriftPolicy, ServiceSpec, Target
 class View:
     """One service sorted: `fresh` are instances of the target as it was created, `stale` all others.
 
-    `names_taken` are names that something else occupies. `rolling`: the target is not stable yet.
+    `names_taken` are names that something else occupies. `proxy` is what the environment's proxies show, `finding` what
+    the gate says of the target. New instances get ordinals from `first_ordinal` on.
     """
 
     environment: str
@@ -27,14 +39,36 @@ class View:
     memory: ServiceMemory
     fresh: tuple[Instance, ...]
     stale: tuple[Instance, ...]
-    image: ImageState
+    images: Mapping[str, ImageState]
     names_taken: frozenset[str]
     now: datetime
+    proxy: ProxyState | None = None
+    finding: GateFinding | None = None
+    first_ordinal: int = 0
 
     @property
     def spec(self) -> ServiceSpec:
         """The specification to run."""
         return self.target.spec
+
+    @property
+    def image(self) -> ImageState:
+        """The target's image on the engine."""
+        return self.images.get(self.spec.image.pinned, ImageState(ImageStatus.ABSENT))
+
+    @property
+    def routed(self) -> bool:
+        """Whether the service stands behind a proxy."""
+        return self.spec.route is not None
+
+    @property
+    def blind(self) -> bool:
+        """Whether a proxy should show the service, and does not, or not to the full: nothing is moved then."""
+        proxy = self.proxy
+        if not self.routed:
+            return False
+        backend = names.backend(self.environment, self.spec.name)
+        return proxy is None or proxy.status is not ProxyStatus.READY or backend not in proxy.backends
 
     @property
     def rolling(self) -> bool:
@@ -79,7 +113,7 @@ def differences(instance: Instance, spec: ServiceSpec, memory: ServiceMemory, no
     ]
     if instance.phase is Phase.PAUSED:
         found.append(Difference(Reason.DRIFT_CHANGED, "paused"))
-    if _unplugged(instance, memory):
+    if spec.route is None and _unplugged(instance, memory):
         found.append(Difference(Reason.DRIFT_CHANGED, "taken out of traffic"))
     if not known(instance.name, memory) and memory.stable is not None:
         found.append(Difference(Reason.DRIFT_EXTRA, "not created by Reconciler"))
@@ -94,11 +128,15 @@ def known(name: str, memory: ServiceMemory) -> bool:
 
 
 def _unplugged(instance: Instance, memory: ServiceMemory) -> bool:
-    """It was in traffic and is not any more, though nobody of us took it out."""
+    """It was in traffic and is not any more, though nobody of us took it out.
+
+    What was in traffic through a proxy has yet to be found by name, where the route was taken away.
+    """
     return (
         instance.phase is Phase.RUNNING
         and not instance.serving
         and instance.name in memory.served
+        and instance.name not in (memory.shares or {})
         and instance.name not in memory.detached
         and instance.name not in memory.terminated
     )
@@ -131,6 +169,10 @@ def sort(
     images: Mapping[str, ImageState],
     names_taken: frozenset[str],
     now: datetime,
+    *,
+    proxy: ProxyState | None = None,
+    finding: GateFinding | None = None,
+    first_ordinal: int = 0,
 ) -> View:
     """Sort the instances of a service into fresh and stale ones, each in the order in which they should stay."""
     fresh, stale = [], []
@@ -150,9 +192,12 @@ def sort(
         memory=memory,
         fresh=tuple(sorted(fresh, key=lambda i: _keep_order(i, memory))),
         stale=tuple(sorted(stale, key=lambda i: _leave_order(i, memory))),
-        image=images.get(target.spec.image.pinned, ImageState(ImageStatus.ABSENT)),
+        images=images,
         names_taken=names_taken | {instance.name for instance in instances},
         now=now,
+        proxy=proxy,
+        finding=finding,
+        first_ordinal=first_ordinal,
     )
 
 

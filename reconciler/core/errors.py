@@ -52,7 +52,18 @@ class Reason(StrEnum):
     QUARANTINED = "Quarantined"
     SUSPENDED = "Suspended"
     DEPENDENCY_NOT_READY = "DependencyNotReady"
+    WARM_UP_FAILED = "WarmUpFailed"
+    GATE_FAILED = "GateFailed"
+    GATE_UNDECIDED = "GateUndecided"
+    PAUSED = "Paused"
+    FROZEN = "Frozen"
+    CHANGE_CAP_EXCEEDED = "ChangeCapExceeded"
+    # Proxy
+    PROXY_UNREACHABLE = "ProxyUnreachable"
+    PROXY_REFUSED = "ProxyRefused"
+    PROXY_FULL = "ProxyFull"
     # Drift
+    DRIFT_TRAFFIC = "DriftTraffic"
     DRIFT_MISSING = "DriftMissing"
     DRIFT_EXTRA = "DriftExtra"
     DRIFT_CHANGED = "DriftChanged"

@@ -41,7 +41,8 @@ class Instance:
 
     `serving`: it can be found under its service's name. `differences`: what was changed by hand since it was
     created. `exit_code` 137 with a stop of ours before it means that the grace ran out. `detail` says in words why
-    a check fails or an instance ended.
+    a check fails or an instance ended. `address` is its own in the private network, `server` and `preview` what the
+    proxies show of it, `warmth` its warm-up, once asked for, `cpu` the cores it used lately, where asked for.
     """
 
     id: str
@@ -61,6 +62,95 @@ class Instance:
     oom_killed: bool = False
     differences: tuple[Difference, ...] = ()
     detail: str = ""
+    address: str = ""
+    server: Server | None = None
+    preview: Server | None = None
+    warmth: Warmth | None = None
+    cpu: float | None = None
+
+
+class WarmthStatus(StrEnum):
+    """How far the warm-up of an instance is."""
+
+    RUNNING = "running"
+    WARM = "warm"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What a warm-up came to so far: `requests` made, `p95` of the last ones in seconds, and words for people."""
+
+    status: WarmthStatus
+    requests: int = 0
+    p95: float | None = None
+    said: str = ""
+
+
+class ServerMode(StrEnum):
+    """How a proxy treats an instance: new requests, only those of known clients, or none."""
+
+    READY = "ready"
+    DRAIN = "drain"
+    MAINT = "maint"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a proxy counted of an instance since it came into traffic: `slow` maps a bound in ms to how many answers
+    took longer."""
+
+    requests: int = 0
+    errors: int = 0
+    slow: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An address in a backend, as all proxies of an environment show it together.
+
+    `mode`, `weight` and `up` are those of the least willing proxy; `sessions` is the sum of open and queued ones, None
+    when a proxy did not answer; `even` is whether all proxies say the same.
+    """
+
+    address: str
+    port: int
+    mode: ServerMode
+    weight: int
+    up: bool
+    sessions: int | None = 0
+    served: Served = Served()
+    even: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A service's backend. `waiting`: requests that are kept until an instance is up; `rate`: requests per second."""
+
+    servers: tuple[Server, ...] = ()
+    free: int = 0
+    waiting: int = 0
+    sessions: int = 0
+    rate: float = 0.0
+
+
+class ProxyStatus(StrEnum):
+    """How the proxies of an environment are."""
+
+    READY = "ready"
+    ABSENT = "absent"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """The proxies of one environment. `config` is the digest of the configuration they run, "" when it is not ours or
+    not known; `backends` are by the names of `names.backend`. UNREACHABLE: at least one does not answer."""
+
+    status: ProxyStatus
+    config: str = ""
+    backends: Mapping[str, Backend] = field(default_factory=dict)
+    said: str = ""
 
 
 class ImageStatus(StrEnum):
@@ -103,3 +193,4 @@ class LiveState:
     foreign: tuple[Foreign, ...] = ()
     orphans: tuple[str, ...] = ()
     network_ready: bool = False
+    proxy: ProxyState | None = None

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.core import environment_file
 from reconciler.core.document import Document, unreadable
 from reconciler.core.errors import Reason
 from reconciler.core.files import Cache, Files, Fleet
-from reconciler.core.model import DesiredState, DriftPolicy, Problem, Prune, Revision, ServiceSpec
+from reconciler.core.model import DesiredState, DriftPolicy, Problem, Revision, ServiceSpec
 from reconciler.core.neighbours import Neighbour, disagreements
 from reconciler.core.overlay import Manifest, NoFileError, ordered, single, stack
 from reconciler.core.policy import Allow
@@ -70,8 +71,7 @@ def parse(
         revision=revision,
         services=services,
         problems=problems,
-        prune=Prune(spec.get("prune", {}).get("maxPercent", Prune().max_percent)),
-        suspend=spec.get("suspend", False),
+        **environment_file.values(spec),
     )
 
 
@@ -172,6 +172,9 @@ def _environment(
     if not problems and manifest.value["metadata"]["name"] != environment:
         message = f"metadata.name is {shown(manifest.value['metadata']['name'])}, but this is the environment"
         problems = [manifest.problem(("metadata", "name"), f"{message} {shown(environment)}; make them equal")]
+    if not problems:
+        remarks = environment_file.rules(manifest.value.get("spec", {}))
+        problems = [manifest.problem(("spec", *place), message) for place, message in remarks]
     return ({} if problems else manifest.value.get("spec", {})), ordered(problems)
 
 

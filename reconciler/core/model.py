@@ -14,6 +14,7 @@ from typing import Any
 
 import rfc8785
 
+from reconciler.core.delivery import Rollout, Route, Scaling, Strategy, Volume, WarmUp
 from reconciler.core.errors import Reason
 
 
@@ -36,7 +37,10 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One commit: the full SHA and what the journal keeps of it."""
+    """One commit: the full SHA and what the journal keeps of it.
+
+    `trailers` are those of its message, by their names in lower case; of several with one name the last.
+    """
 
     sha: str
     parents: tuple[str, ...]
@@ -44,6 +48,7 @@ class Revision:
     committer: str
     committed_at: datetime
     subject: str
+    trailers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,25 +144,15 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """How an instance goes: up to `deadline` without new requests, then SIGTERM and up to `grace`."""
+    """How an instance goes: up to `deadline` without new requests, then SIGTERM and up to `grace`.
+
+    Behind a proxy the drain ends with the last request; what still goes on at the deadline (websockets, endless
+    answers) may do so for `tail` more, then it is cut.
+    """
 
     deadline: timedelta = timedelta(seconds=10)
     grace: timedelta = timedelta(seconds=10)
-
-
-class Strategy(StrEnum):
-    """How a new version takes over."""
-
-    ROLLING = "rolling"
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """`surge`: how many instances may exist beyond the replicas. `progress_deadline`: the longest wait for progress."""
-
-    strategy: Strategy = Strategy.ROLLING
-    surge: int = 1
-    progress_deadline: timedelta = timedelta(minutes=10)
+    tail: timedelta = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,26 +202,41 @@ class ServiceSpec:
     drift: DriftPolicy = DriftPolicy.CORRECT
     suspend: bool = False
     lifetime: timedelta | None = None
+    volumes: tuple[Volume, ...] = ()
+    route: Route | None = None
+    warm_up: WarmUp | None = None
+    scaling: Scaling | None = None
 
     @property
     def stop_first(self) -> bool:
-        """A published host port can be held by one instance only: the old one stops before the new one starts."""
-        return any(port.host is not None for port in self.ports)
+        """Whether one instance only can run: the old one stops before the new one starts.
+
+        So it is where a host port is published, where a volume cannot be shared, and where Git says so.
+        """
+        return (
+            any(port.host is not None for port in self.ports)
+            or any(not volume.shared for volume in self.volumes)
+            or self.rollout.strategy is Strategy.RECREATE
+        )
 
     def operated_as(self, newest: ServiceSpec) -> ServiceSpec:
         """This version, run the way `newest` asks: what is not part of a version is taken from there.
 
-        Where this one publishes a host port, only one instance can hold it, however many `newest` wants.
+        Where only one instance of this one can run, there is one, however many `newest` wants.
         """
+        alone = replace(self, rollout=newest.rollout).stop_first
         return replace(
             self,
-            replicas=min(newest.replicas, 1) if self.stop_first else newest.replicas,
+            replicas=min(newest.replicas, 1) if alone else newest.replicas,
             drain=newest.drain,
             rollout=newest.rollout,
             depends_on=newest.depends_on,
             drift=newest.drift,
             suspend=newest.suspend,
             lifetime=newest.lifetime,
+            route=_at_port_of(self.route, newest.route),
+            warm_up=newest.warm_up,
+            scaling=newest.scaling,
         )
 
     def shape(self) -> dict[str, Any]:
@@ -247,9 +257,15 @@ class ServiceSpec:
             "tmpfs": [[t.path, t.size] for t in self.tmpfs],
             "security": _differences(self.security, Security()),
             "health": _health_shape(self.health),
+            "volumes": [[v.name, v.path, v.read_only] for v in self.volumes],
         }
         found.update({key: value for key, value in plain.items() if value})
         return found
+
+
+def _at_port_of(mine: Route | None, newest: Route | None) -> Route | None:
+    """The newest route, to the port at which this version listens."""
+    return replace(newest, port=mine.port) if mine is not None and newest is not None else newest
 
 
 def _differences(value: Port | Resources | Security | Health, default: object) -> dict[str, Any]:
@@ -297,9 +313,36 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """How much of an environment one revision may remove: `max_percent` of its services (one is always allowed)."""
+    """How much of an environment one revision may remove: `max_percent` of its services (one is always allowed), and
+    `max_count` of them at most."""
 
     max_percent: int = 50
+    max_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeCap:
+    """How many services one revision may change: both bounds hold, None means no bound."""
+
+    max_percent: int | None = None
+    max_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeWindow:
+    """A time in which nothing new is released: once (`start`, `end`), or each week.
+
+    Weekly: on `days` (0 is Monday) from `opens` to `closes`, minutes after midnight in `zone`; a window that closes
+    before it opens ends on the next day. `zone` is an IANA name.
+    """
+
+    why: str
+    zone: str = "UTC"
+    start: datetime | None = None
+    end: datetime | None = None
+    days: tuple[int, ...] = ()
+    opens: int = 0
+    closes: int = 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +355,8 @@ class DesiredState:
     problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     prune: Prune = Prune()
     suspend: bool = False
+    changes: ChangeCap = ChangeCap()
+    freezes: tuple[FreezeWindow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

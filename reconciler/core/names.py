@@ -8,6 +8,8 @@ from __future__ import annotations
 
 PREFIX = "rec"
 LABEL = "dev.reconciler."
+BASELINE = 10_000
+"""From here on ordinals belong to instances of the stable version that a candidate is compared with."""
 
 LABEL_OWNER = LABEL + "owner"
 LABEL_ENVIRONMENT = LABEL + "environment"
@@ -33,3 +35,18 @@ def network(environment: str) -> str:
 def instance(environment: str, service: str, version: str, ordinal: int) -> str:
     """The name of one instance."""
     return f"{PREFIX}.{environment}.{service}.{short(version)}.{ordinal}"
+
+
+def backend(environment: str, service: str, *, preview: bool = False) -> str:
+    """The backend of a service in the environment's proxy."""
+    return f"{PREFIX}.{environment}.{service}{'.preview' if preview else ''}"
+
+
+def proxy(environment: str) -> str:
+    """The container of the environment's proxy. No service can be called so: names have no underscore."""
+    return f"{PREFIX}.{environment}._proxy"
+
+
+def volume(environment: str, service: str, name: str) -> str:
+    """A volume that outlives instances."""
+    return f"{PREFIX}.{environment}.{service}.{name}"

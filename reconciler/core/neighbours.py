@@ -1,17 +1,25 @@
-"""What must hold between the services of one environment: dependencies exist and form no circle, host ports differ."""
+"""What must hold between the services of one environment: dependencies exist and form no circle, places differ.
+
+Places are host ports, and what services claim at the proxy: a host name with a path, a preview host, a port.
+"""
 
 from __future__ import annotations
 
 import graphlib
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from reconciler.core.delivery import Route, RouteMode
+from reconciler.core.document import Path
 from reconciler.core.model import Port, Problem, ServiceSpec
 from reconciler.core.overlay import Manifest
 from reconciler.core.rules import collide
 from reconciler.core.words import nearest
+
+_NAMED = 5
+"""How many of those who want the same place are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +33,12 @@ class Neighbour:
 def disagreements(services: Mapping[str, Neighbour], names: Collection[str]) -> Iterator[tuple[str, Problem]]:
     """(service, problem) for each. `names` are all services that have a file, those that are wrong by themselves too.
 
-    All services of a circle, or at the same host port, get a problem: nothing tells which of them is the wrong one.
+    All services of a circle, or at the same place, get a problem: nothing tells which of them is the wrong one.
     """
     yield from _unknown(services, names)
     yield from _circles(services)
     yield from _host_ports(services)
+    yield from _traffic(services)
 
 
 def _unknown(services: Mapping[str, Neighbour], names: Collection[str]) -> Iterator[tuple[str, Problem]]:
@@ -75,5 +84,61 @@ def _host_ports(services: Mapping[str, Neighbour]) -> Iterator[tuple[str, Proble
         for name, index, port in holders:
             others = [other for other, _, theirs in holders if other != name and collide(port, theirs)]
             if others:
-                message = f"host port {port.host} is also wanted by {', '.join(others[:5])}; give each its own"
+                message = f"host port {port.host} is also wanted by {', '.join(others[:_NAMED])}; give each its own"
                 yield name, services[name].manifest.problem(("spec", "ports", index, "host"), message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a service claims at the proxy, in words, and where it does so. `host`: of which host it is a path."""
+
+    service: str
+    what: str
+    place: Path
+    host: str = ""
+
+
+def _claims(name: str, route: Route) -> Iterator[_Claim]:
+    if route.mode is RouteMode.TCP:
+        yield _Claim(name, f"port {route.listen} of the proxy", ("spec", "traffic", "listen"))
+        return
+    for index, host in enumerate(route.hosts or ("",)):
+        for number, path in enumerate(route.paths):
+            place: Path = ("spec", "traffic", *(("hosts", index) if host else ("paths", number)))
+            where = f"host {host}" if host else "any host"
+            yield _Claim(name, f"{where} with path {path}", place, host=where)
+    if route.preview:
+        yield _Claim(name, f"host {route.preview}", ("spec", "traffic", "preview"))
+
+
+def _traffic(services: Mapping[str, Neighbour]) -> Iterator[tuple[str, Problem]]:
+    """A place at the proxy belongs to one service. A preview host is a whole one: nobody else has a path of it."""
+    claims = [
+        claim
+        for name, service in services.items()
+        if service.spec.route is not None
+        for claim in _claims(name, service.spec.route)
+    ]
+    same: dict[str, list[_Claim]] = defaultdict(list)
+    below: dict[str, list[_Claim]] = defaultdict(list)
+    for claim in claims:
+        same[claim.what].append(claim)
+        below[claim.host].append(claim)
+    said: set[tuple[str, Path]] = set()
+    for claim in claims:
+        rivals = itertools.chain(same[claim.what], same.get(claim.host, ()), below.get(claim.what, ()))
+        others = itertools.islice((rival for rival in rivals if rival.service != claim.service), _NAMED)
+        found = {rival.service: rival for rival in others}
+        if found and (claim.service, claim.place) not in said:
+            said.add((claim.service, claim.place))
+            yield claim.service, _contested(services, claim, found.values())
+
+
+def _contested(services: Mapping[str, Neighbour], claim: _Claim, others: Iterable[_Claim]) -> Problem:
+    """The problem of one service with a place that others claim, with the places where they say so."""
+    named = []
+    for other in others:
+        there = services[other.service].manifest.problem(other.place, "")
+        named.append(f"{other.service} ({there.file}:{there.line}:{there.column})")
+    message = f"{claim.what} is also wanted by {', '.join(named)}; give each its own"
+    return services[claim.service].manifest.problem(claim.place, message)

@@ -7,62 +7,32 @@ Each cycle computes this anew; there is no other memory than the fold of the jou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 
-from reconciler.core import names, reports
-from reconciler.core.diff import View, serves, sort
+from reconciler.core import names, reports, stages, traffic
+from reconciler.core.caps import held_for_return
+from reconciler.core.diff import View, sort
 from reconciler.core.errors import Reason
-from reconciler.core.live import ImageState, Instance, LiveState
-from reconciler.core.memory import EnvironmentMemory, ServiceMemory, remember
-from reconciler.core.model import ImageRef, Revision, ServiceSpec, Target
+from reconciler.core.fold import remember
+from reconciler.core.live import ImageState, ImageStatus, Instance
+from reconciler.core.memory import ServiceMemory
+from reconciler.core.model import ImageRef, ServiceSpec, Target
+from reconciler.core.motion import Motion
+from reconciler.core.question import Question, Wish
 from reconciler.core.record import Entry, VersionRef, What
-from reconciler.core.rollout import Motion, move
+from reconciler.core.rollout import move
+from reconciler.core.standing import describe, still
 from reconciler.core.status import Plan, ServiceHealth, ServicePlan, Sync
 from reconciler.core.steps import (
     CreateInstance,
     EnsureNetwork,
+    EnsureProxy,
     PullImage,
     StartInstance,
     Step,
     SweepOrphan,
     Transition,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What shall become of one service.
-
-    `desired` is the target by Git (None: removed, or held because nothing usable is known), `fallback` the stable
-    version to return to. `held`: leave the service as it is, for the reason and message given.
-    """
-
-    name: str
-    desired: Target | None = None
-    fallback: Target | None = None
-    suspended: str = ""
-    held: Reason | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """All that a plan is a function of.
-
-    `able_since`: by service, since when this daemon can do something about it; before that nothing could progress.
-    `up_since` is the same for those not named there.
-    """
-
-    environment: str
-    revision: Revision | None
-    wishes: Mapping[str, Wish]
-    live: LiveState
-    memory: EnvironmentMemory
-    now: datetime
-    removals_held: tuple[Reason, str] | None = None
-    up_since: datetime | None = None
-    able_since: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def plan(question: Question) -> Plan:
@@ -88,7 +58,7 @@ def plan(question: Question) -> Plan:
             bugs[name] = bug
             said = f"a fault of Reconciler, {type(bug).__name__}: {bug}"
             known = memory.services.get(name, ServiceMemory())
-            found[name] = _still(wish, known, instances, Reason.INTERNAL_ERROR, said)
+            found[name] = still(wish, known, instances, Reason.INTERNAL_ERROR, said)
     for name, service in found.items():
         found[name] = _await_dependencies(question, service, found)
     steps = _environment_steps(question, found)
@@ -102,8 +72,13 @@ def _environment_steps(question: Question, services: Mapping[str, ServicePlan]) 
     In this order nothing that may fail keeps from what matters more.
     """
     steps: list[Step] = [*reports.foreign(question.live, question.memory)]
-    if not question.live.network_ready and any(service.steps for service in services.values()):
+    front, shown = question.front, question.live.proxy
+    stale = front is not None and bool(front.config) and (shown is None or shown.config != front.config)
+    if not question.live.network_ready and (stale or any(service.steps for service in services.values())):
         steps.append(EnsureNetwork(question.environment))
+    steps.extend(traffic.strays(question.live))
+    if front is not None and stale:
+        steps.append(EnsureProxy(question.environment, front.config, front.text))
     return (*steps, *(SweepOrphan(name) for name in question.live.orphans))
 
 
@@ -147,45 +122,125 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
     """The plan of one service."""
     memory = question.memory.services.get(wish.name, ServiceMemory())
     if wish.suspended:
-        return _still(wish, memory, instances, Reason.SUSPENDED, wish.suspended)
+        return still(wish, memory, instances, Reason.SUSPENDED, wish.suspended)
     if wish.held is not None and wish.desired is None:
-        return _still(wish, memory, instances, wish.held, wish.message)
+        return still(wish, memory, instances, wish.held, wish.message)
     if wish.desired is None:
         return _remove(question, wish, memory, instances)
     adopted = _adopt(wish.desired, memory, instances)
     if adopted is not None:
-        return _still(wish, memory, instances, None, "", adopted)
-    target, quarantined = choose(wish.desired, wish.fallback, memory)
+        return still(wish, memory, instances, None, "", adopted)
+    held = question.changes_held
+    if held is not None and _would_begin(wish.desired, memory):
+        if wish.fallback is None:
+            return replace(still(wish, memory, instances, held.reason, held.message), recheck_at=held.until)
+        wish = replace(wish, held=held.reason, message=held.message, waits=True)
+    return _plan_target(question, wish, memory, instances)
+
+
+def _plan_target(question: Question, wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]) -> ServicePlan:
+    """The plan of a service towards what it shall run now."""
+    assert wish.desired is not None
+    wish, scaled = _scaled(question, wish, memory, instances)
+    assert wish.desired is not None
+    target, quarantined = choose(wish, memory)
     blind = target is None and memory.stable is not None
     if target is None:
         if memory.stable is None:
             return _remove_failed(question, wish, memory, instances)
         target = _stand_in(wish.desired, memory.stable)
     view = _view(question, target, memory, instances)
-    opening = reports.bookkeeping(view, wish.desired)
+    opening = (*scaled, *reports.bookkeeping(view, wish.desired))
     if opening:
         # What follows is planned as if this stood in the journal already, for it will when the first step is done.
         view = _view(question, target, _foretold(question, wish.name, opening), instances)
-    motion = _motion(question, view, blind=blind)
+    motion = _motion(question, view, wish.fallback, blind=blind)
     motion.steps[:0] = opening
-    return _describe(view, wish, motion, quarantined=quarantined, blind=blind)
+    if wish.waits and question.changes_held is not None:
+        motion.steps.extend(_ahead(question, wish.desired))
+        if question.changes_held.until is not None:
+            motion.quiet(question.changes_held.until)
+    decision = question.demands.get(wish.name)
+    if decision is not None and decision.until is not None:
+        motion.quiet(decision.until)
+    return describe(view, wish, motion, quarantined=quarantined, blind=blind)
 
 
-def _motion(question: Question, view: View, *, blind: bool) -> Motion:
+def _ahead(question: Question, desired: Target) -> list[PullImage]:
+    """The image of a version that has to wait is fetched meanwhile."""
+    pinned = desired.spec.image.pinned
+    known = question.live.images.get(pinned)
+    return [PullImage(pinned)] if known is not None and known.status is ImageStatus.ABSENT else []
+
+
+def _would_begin(desired: Target, memory: ServiceMemory) -> bool:
+    """Whether this would be a version that is neither stable nor under way, nor the one before while that is held."""
+    under_way = memory.rollout.to if memory.rollout else None
+    known = {ref.version for ref in (memory.stable, under_way) if ref is not None}
+    if desired.version in known or desired.version in memory.quarantine:
+        return False
+    return not held_for_return(memory, desired.version)
+
+
+def _running(instances: Sequence[Instance]) -> int:
+    """How many instances serve, of whatever version."""
+    return sum(instance.serving for instance in instances)
+
+
+def _scaled(
+    question: Question, wish: Wish, memory: ServiceMemory, instances: Sequence[Instance]
+) -> tuple[Wish, tuple[Transition, ...]]:
+    """The wish with the number of instances that demand asks for, and the record of a new decision.
+
+    A version on trial has at least one instance, also where the service sleeps: it has to prove itself.
+    """
+    assert wish.desired is not None
+    scaling, replicas = wish.desired.spec.scaling, wish.desired.spec.replicas
+    if scaling is None:
+        if memory.scale is None or memory.scale == replicas:
+            return wish, ()
+        details = {"from": memory.scale, "to": replicas, "said": "Git declares the number"}
+        return wish, (Transition(What.SCALED, details, reason="Git", to_version=memory.stable),)
+    # Where nothing was decided yet, as many as run: what Git said before is not forgotten at once.
+    before = memory.scale if memory.scale is not None else _running(instances) or replicas
+    count = min(max(before, scaling.minimum), scaling.maximum)
+    decision = question.demands.get(wish.name)
+    found: tuple[Transition, ...] = ()
+    if decision is not None and decision.count != count:
+        details = {"from": count, "to": decision.count, "said": decision.said}
+        found = (Transition(What.SCALED, details, reason="demand", to_version=memory.stable),)
+        count = decision.count
+    trial = not wish.waits and (memory.stable is None or memory.stable.version != wish.desired.version)
+    count = max(count, 1) if trial and wish.desired.version not in memory.quarantine else count
+
+    def sized(target: Target) -> Target:
+        most = min(count, 1) if target.spec.stop_first else count
+        return replace(target, spec=replace(target.spec, replicas=most))
+
+    fallback = sized(wish.fallback) if wish.fallback is not None else None
+    return replace(wish, desired=sized(wish.desired), fallback=fallback), found
+
+
+def _motion(question: Question, view: View, fallback: Target | None, *, blind: bool) -> Motion:
     """What to record and to do for one service. `blind`: none of its instances can be made anew."""
     able_since = question.able_since.get(view.spec.name, question.up_since)
-    failures = reports.failure(view, able_since)
+    staged = stages.in_stages(view, fallback)
+    failures = reports.failure(view, able_since, staged=staged)
     if failures:
         return Motion(steps=[*failures])
-    motion = move(view)
+    deadline = reports.progress_deadline(view, able_since, staged=staged)
+    if staged and fallback is not None:
+        motion = stages.move_in_stages(view, fallback, deadline)
+        motion.steps[:0] = reports.losses(stages.beside(view, fallback))
+    else:
+        motion = move(view)
     if blind:
         motion.steps = [step for step in _without_growth(motion.steps) if not isinstance(step, PullImage)]
     # A promotion is the commit point: it stands in the journal before anything of the old version is given up for it.
-    motion.steps[:0] = [*reports.drift(view), *reports.completion(view)]
-    deadline = reports.progress_deadline(view, able_since)
+    motion.steps[:0] = [*reports.drift(view), *reports.completion(view, deadline, staged=staged)]
     if deadline is not None:
         motion.rechecks.append(deadline)
-    motion.rechecks.extend(reports.lifetime_ends(view))
+    motion.rechecks.extend((*reports.soak_ends(view, staged=staged), *reports.lifetime_ends(view)))
     return motion
 
 
@@ -200,6 +255,7 @@ def _foretold(question: Question, service: str, transitions: Sequence[Transition
             service,
             from_version=step.from_version,
             to_version=step.to_version,
+            details=step.details,
         )
         memory = remember(memory, entry)
     return memory.services.get(service, ServiceMemory())
@@ -211,8 +267,15 @@ def _stand_in(desired: Target, stable: VersionRef) -> Target:
     return Target(replace(desired.spec, image=ImageRef(repository, digest)), stable.version, stable.revision)
 
 
-def choose(desired: Target, fallback: Target | None, memory: ServiceMemory) -> tuple[Target | None, bool]:
-    """The target: what Git declares, unless that version failed; then the stable one, if there is one."""
+def choose(wish: Wish, memory: ServiceMemory) -> tuple[Target | None, bool]:
+    """The target: what Git declares, unless that version failed or may not begin; then the stable one, if there is one.
+
+    The second value is whether it failed.
+    """
+    desired, fallback = wish.desired, wish.fallback
+    assert desired is not None
+    if wish.waits:
+        return fallback, False
     if desired.version not in memory.quarantine:
         return desired, False
     if fallback is not None and fallback.version not in memory.quarantine:
@@ -223,7 +286,11 @@ def choose(desired: Target, fallback: Target | None, memory: ServiceMemory) -> t
 def _view(question: Question, target: Target, memory: ServiceMemory, instances: tuple[Instance, ...]) -> View:
     images: Mapping[str, ImageState] = question.live.images
     taken = frozenset(foreign.name for foreign in question.live.foreign)
-    return sort(question.environment, target, memory, instances, images, taken, question.now)
+    finding = question.findings.get(target.spec.name)
+    proxy = question.live.proxy
+    return sort(
+        question.environment, target, memory, instances, images, taken, question.now, proxy=proxy, finding=finding
+    )
 
 
 def _adopt(desired: Target, memory: ServiceMemory, instances: tuple[Instance, ...]) -> tuple[Transition, ...] | None:
@@ -261,7 +328,7 @@ def _remove(question: Question, wish: Wish, memory: ServiceMemory, instances: tu
     if not instances:
         gone = Transition(What.SERVICE_REMOVED, from_version=memory.stable, reason="no longer declared")
         known = wish.name in question.memory.services
-        return _still(wish, memory, instances, None, "", (gone,) if known else ())
+        return still(wish, memory, instances, None, "", (gone,) if known else ())
     motion = _emptied(question, wish, memory, instances)
     return ServicePlan(
         wish.name,
@@ -303,80 +370,7 @@ def _emptied(question: Question, wish: Wish, memory: ServiceMemory, instances: t
     known = wish.desired or wish.fallback
     nothing = ServiceSpec(wish.name, ImageRef("none", "sha256:" + "0" * 64))
     spec = replace(known.spec if known else nothing, replicas=0)
+    if question.live.proxy is None:
+        # The proxies went before the service did: nothing is left to drain it from.
+        spec = replace(spec, route=None)
     return move(_view(question, Target(spec, "", ""), memory, instances))
-
-
-def _still(
-    wish: Wish,
-    memory: ServiceMemory,
-    instances: tuple[Instance, ...],
-    reason: Reason | None,
-    message: str,
-    steps: tuple[Step, ...] = (),
-) -> ServicePlan:
-    """A service at which nothing is done to the engine."""
-    health = ServiceHealth.SUSPENDED if reason is Reason.SUSPENDED else ServiceHealth.UNKNOWN
-    settled = reason is None and not steps
-    as_declared = reason is Reason.SUSPENDED and _runs_as_declared(wish, memory, instances)
-    return ServicePlan(
-        wish.name,
-        Sync.SYNCED if settled or as_declared else Sync.OUT_OF_SYNC,
-        ServiceHealth.HEALTHY if settled else health,
-        steps,
-        reason=reason,
-        message=message,
-        desired=reports.ref(wish.desired) if wish.desired else None,
-        stable=memory.stable,
-        replicas=wish.desired.spec.replicas if wish.desired else 0,
-        instances=instances,
-    )
-
-
-def _runs_as_declared(wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]) -> bool:
-    """Whether what runs is what Git declares, to tell of a service that is not looked at more closely."""
-    version = wish.desired.version if wish.desired else ""
-    wanted = wish.desired.spec.replicas if wish.desired else 0
-    return len(instances) == wanted and all(i.version == version and serves(i, memory) for i in instances)
-
-
-def _describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool, blind: bool) -> ServicePlan:
-    """Say how the service stands."""
-    assert wish.desired is not None
-    memory = view.memory
-    complete = len(view.fresh_capacity) == view.spec.replicas and not view.rolling
-    busy = bool(motion.steps or motion.waits)
-    drifted = reports.current_drift(view)
-    reason, message = motion.reason, motion.message
-    if quarantined:
-        failed = memory.quarantine[wish.desired.version]
-        reason = Reason.QUARANTINED
-        message = f"version {names.short(wish.desired.version)} failed ({failed.reason}); the stable version runs"
-        if blind:
-            message += ", but its files cannot be read: none of its instances can be replaced; commit a good version"
-        elif view.target.obstacle:
-            message += f", but {view.target.obstacle}"
-    elif wish.held is not None:
-        reason, message = wish.held, wish.message
-    elif drifted and reason is None:
-        reason, message = drifted[0][1].reason, f"{drifted[0][0]}: {drifted[0][1].detail}"
-    clean = complete and not busy and not quarantined and not drifted and wish.held is None
-    if len(view.fresh_capacity) >= view.spec.replicas:
-        health = ServiceHealth.HEALTHY
-    elif view.rolling or memory.returning is not None:
-        health = ServiceHealth.PROGRESSING
-    else:
-        health = ServiceHealth.DEGRADED if memory.losses else ServiceHealth.PROGRESSING
-    return ServicePlan(
-        wish.name,
-        Sync.SYNCED if clean else Sync.OUT_OF_SYNC,
-        health,
-        tuple(motion.steps),
-        "; ".join(motion.waits),
-        min((at for at in motion.rechecks if at > view.now), default=None),
-        reason,
-        message,
-        reports.ref(wish.desired),
-        memory.stable,
-        view.spec.replicas,
-        view.instances,
-    )

@@ -5,15 +5,23 @@ Git sets only schema fields; a field that loosens isolation is accepted only whe
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from reconciler.core.model import ServiceSpec
 
+PROXY_ALIAS = "proxy"
+"""The name of an environment's proxy in its private network."""
+
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """The operator's permissions for one environment. `host_ports` are inclusive ranges."""
+    """The operator's permissions for one environment. `host_ports` and `listen` are inclusive ranges.
+
+    `proxy` and `prometheus`: there is one. `listen`: at which of the proxy's ports services may take TCP connections.
+    `emergency`: a commit that says so passes a freeze.
+    """
 
     writable_root: bool = False
     root_user: bool = False
@@ -21,6 +29,11 @@ class Allow:
     host_network: bool = False
     capabilities: tuple[str, ...] = ()
     host_ports: tuple[tuple[int, int], ...] = ()
+    proxy: bool = False
+    listen: tuple[tuple[int, int], ...] = ()
+    prometheus: bool = False
+    volumes: bool = False
+    emergency: bool = False
 
 
 class Denial(NamedTuple):
@@ -44,6 +57,8 @@ def denials(spec: ServiceSpec, allow: Allow) -> tuple[Denial, ...]:
         for field, asked, allowed, setting in switches
         if asked and not allowed
     ]
+    if spec.name == PROXY_ALIAS and allow.proxy:
+        found.append(Denial((), f"the environment's proxy is called {PROXY_ALIAS}; give the service another name"))
     found += [
         Denial(
             ("security", "capabilities", index),
@@ -58,9 +73,27 @@ def denials(spec: ServiceSpec, allow: Allow) -> tuple[Denial, ...]:
             f"host port {port.host} is not allowed here{_remedy('add it to allow.hostPorts')}",
         )
         for index, port in enumerate(spec.ports)
-        if port.host is not None and not any(low <= port.host <= high for low, high in allow.host_ports)
+        if port.host is not None and not _within(port.host, allow.host_ports)
     ]
-    return tuple(found)
+    return (*found, *_surroundings(spec, allow))
+
+
+def _surroundings(spec: ServiceSpec, allow: Allow) -> Iterator[Denial]:
+    """What needs something beside the instances that this environment does not have."""
+    if spec.volumes and not allow.volumes:
+        yield Denial(("volumes",), f"volumes are not allowed here{_remedy('set allow.volumes')}")
+    route, gate = spec.route, spec.rollout.gate
+    if route is not None and not allow.proxy:
+        yield Denial(("traffic",), f"this environment has no proxy{_remedy('set proxy')}")
+    elif route is not None and route.listen is not None and not _within(route.listen, allow.listen):
+        message = f"the proxy may not listen at port {route.listen}{_remedy('add it to proxy.tcp.ports')}"
+        yield Denial(("traffic", "listen"), message)
+    if gate is not None and gate.queries and not allow.prometheus:
+        yield Denial(("rollout", "gate", "queries"), f"this environment has no Prometheus{_remedy('set prometheus')}")
+
+
+def _within(port: int, ranges: Sequence[tuple[int, int]]) -> bool:
+    return any(low <= port <= high for low, high in ranges)
 
 
 def _is_root(user: str | None) -> bool:

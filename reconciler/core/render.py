@@ -14,11 +14,11 @@ from enum import Enum
 from math import isfinite
 from typing import Any
 
-from reconciler.core.live import Instance
+from reconciler.core.live import Instance, Server, Warmth
 from reconciler.core.model import Revision, ServiceSpec
 from reconciler.core.record import Record, VersionRef
-from reconciler.core.status import EnvironmentStatus, Plan, ServicePlan
-from reconciler.core.steps import Step, Transition
+from reconciler.core.status import EnvironmentStatus, Plan, Progress, ServicePlan, StageProgress
+from reconciler.core.steps import ShiftTraffic, Step, Transition
 
 Json = dict[str, Any]
 JsonValue = Json | list[Any] | str | int | float | bool | None
@@ -93,6 +93,79 @@ def instance(value: Instance) -> Json:
         "oomKilled": value.oom_killed,
         "differences": [{"reason": found.reason.value, "detail": found.detail} for found in value.differences],
         "detail": value.detail,
+        "address": value.address,
+        "server": server(value.server),
+        "preview": server(value.preview),
+        "warmth": warmth(value.warmth),
+        "cpu": value.cpu,
+    }
+
+
+def server(value: Server | None) -> Json | None:
+    """The place of an instance in the proxies. `sessions` is null when a proxy did not answer."""
+    if value is None:
+        return None
+    return {
+        "address": value.address,
+        "port": value.port,
+        "mode": value.mode.value,
+        "weight": value.weight,
+        "up": value.up,
+        "sessions": value.sessions,
+        "requests": value.served.requests,
+        "errors": value.served.errors,
+        "even": value.even,
+    }
+
+
+def warmth(value: Warmth | None) -> Json | None:
+    """How far a warm-up is; `p95` in seconds."""
+    if value is None:
+        return None
+    return {"status": value.status.value, "requests": value.requests, "p95": value.p95, "said": value.said}
+
+
+def progress(value: Progress | None) -> Json | None:
+    """How far a release is and who gets the traffic; `percent` is 0..100."""
+    if value is None:
+        return None
+    scale = value.scale
+    return {
+        "strategy": value.strategy.value,
+        "startedAt": time(value.started_at),
+        "returningSince": time(value.returning),
+        "stage": stage(value.stage),
+        "split": [
+            {
+                "version": each.version,
+                "percent": round(100 * each.share, 2),
+                "sessions": each.sessions,
+                "places": each.places,
+            }
+            for each in value.split
+        ],
+        "scaling": None if scale is None else {"count": scale.count, "min": scale.minimum, "max": scale.maximum},
+        "kept": [{"name": each.name, "version": each.version, "until": time(each.until)} for each in value.kept],
+        "queued": value.queued,
+    }
+
+
+def stage(value: StageProgress | None) -> Json | None:
+    """A stage of a release. `gate` is null where none is asked, its `verdict` is null while nothing was seen."""
+    if value is None:
+        return None
+    finding = value.finding
+    seen: Json = {"verdict": None, "said": "", "seen": {}}
+    if finding is not None:
+        seen = {"verdict": finding.verdict.value, "said": finding.said, "seen": plain(finding.details)}
+    return {
+        "number": value.number,
+        "of": value.of,
+        "weight": value.weight,
+        "since": time(value.since),
+        "until": time(value.until),
+        "paused": value.paused,
+        "gate": seen if value.gated else None,
     }
 
 
@@ -109,13 +182,23 @@ def spec(value: ServiceSpec) -> Json:
 
 
 def step(value: Step) -> Json:
-    """One step: `effect` with its parameters, or `transition` with its reason and details."""
+    """One step: `effect` with its parameters, or `transition` with its reason and details.
+
+    Parameters that do not show (requests of a warm-up, the text of a configuration) are left out.
+    """
     if isinstance(value, Transition):
         return {"transition": value.what.value, "reason": value.reason, "details": plain(value.details)}
     found: Json = {"effect": type(value).__name__}
     for part in fields(value):
         content = getattr(value, part.name)
-        found[part.name] = spec(content) if isinstance(content, ServiceSpec) else plain(content)
+        if isinstance(content, ServiceSpec):
+            found[part.name] = spec(content)
+        elif part.repr:
+            found[part.name] = plain(content)
+    if isinstance(value, ShiftTraffic):
+        found["shares"] = [
+            {part.name: plain(getattr(share, part.name)) for part in fields(share)} for share in value.shares
+        ]
     return found
 
 
@@ -134,6 +217,7 @@ def service_plan(value: ServicePlan) -> Json:
         "stable": version(value.stable),
         "steps": [step(item) for item in value.steps],
         "instances": [instance(item) for item in value.instances],
+        "progress": progress(value.progress),
     }
 
 

@@ -5,15 +5,20 @@ Each is written once: what has been written is read from the memory.
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
+from reconciler.core import names, stages, traffic
+from reconciler.core.analysis import Verdict
+from reconciler.core.delivery import Undecided
 from reconciler.core.diff import View, aged, differences, missing
 from reconciler.core.errors import Reason
-from reconciler.core.live import Difference, HealthStatus, Instance, LiveState, Phase
+from reconciler.core.live import Difference, HealthStatus, Instance, LiveState, Phase, WarmthStatus
 from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.model import DriftPolicy, Target
+from reconciler.core.motion import recent_losses
 from reconciler.core.record import VersionRef, What
-from reconciler.core.rollout import recent_losses
 from reconciler.core.steps import Transition
 
 FLAPPING_LOSSES = 5
@@ -47,19 +52,39 @@ def bookkeeping(view: View, desired: Target) -> tuple[Transition, ...]:
     return tuple(found)
 
 
-def failure(view: View, able_since: datetime | None) -> tuple[Transition, ...]:
+def failure(view: View, able_since: datetime | None, *, staged: bool = False) -> tuple[Transition, ...]:
     """A version that does not prove itself, or instances of the stable one that are lost."""
+    if not view.rolling:
+        return losses(view) or _flapping(view)
     broken = [(instance, why) for instance in view.fresh if (why := _breakage(view, instance)) is not None]
-    if view.rolling:
-        if broken:
-            instance, (reason, said) = broken[0]
-            return (_failed(view, reason, said, instance.name),)
-        deadline = progress_deadline(view, able_since)
-        if deadline is not None and view.now >= deadline:
-            said = f"no progress for {view.spec.rollout.progress_deadline.total_seconds():g} s"
-            evidence = view.fresh[0].name if view.fresh else None
-            return (_failed(view, Reason.PROGRESS_DEADLINE, said, evidence),)
+    if broken:
+        instance, (reason, said) = broken[0]
+        return (_failed(view, reason, said, instance.name),)
+    finding = view.finding
+    if finding is not None and finding.verdict is Verdict.FAIL:
+        return (_failed(view, Reason.GATE_FAILED, finding.said, None, finding.details),)
+    deadline = progress_deadline(view, able_since, staged=staged)
+    if deadline is None or view.now < deadline:
         return ()
+    gate = view.spec.rollout.gate
+    if staged and gate is not None and _soaking(view) and stages.holding(view):
+        if gate.undecided is Undecided.ADVANCE:
+            return ()
+        said = "the gate could not decide: " + (finding.said if finding else "nothing was seen")
+        return (_failed(view, Reason.GATE_UNDECIDED, said, None, finding.details if finding else {}),)
+    said = f"no progress for {view.spec.rollout.progress_deadline.total_seconds():g} s"
+    evidence = view.fresh[0].name if view.fresh else None
+    return (_failed(view, Reason.PROGRESS_DEADLINE, said, evidence),)
+
+
+def _soaking(view: View) -> bool:
+    until = stages.soaked(view)
+    return until is not None and view.now >= until
+
+
+def losses(view: View) -> tuple[Transition, ...]:
+    """The records of instances of a proven version that died or fell sick."""
+    broken = [(instance, why) for instance in view.fresh if (why := _breakage(view, instance)) is not None]
     sick = [
         (instance, why)
         for instance in view.stale
@@ -70,7 +95,7 @@ def failure(view: View, able_since: datetime | None) -> tuple[Transition, ...]:
         and (why := _breakage(view, instance)) is not None
     ]
     all_lost = [*broken, *sick]
-    lost = tuple(
+    return tuple(
         Transition(
             What.INSTANCE_LOST,
             {
@@ -85,13 +110,14 @@ def failure(view: View, able_since: datetime | None) -> tuple[Transition, ...]:
         )
         for place, (instance, (reason, said)) in enumerate(all_lost)
     )
-    return lost or _flapping(view)
 
 
-def _failed(view: View, reason: Reason, said: str, evidence: str | None) -> Transition:
+def _failed(
+    view: View, reason: Reason, said: str, evidence: str | None, seen: Mapping[str, Any] | None = None
+) -> Transition:
     return Transition(
         What.ROLLOUT_FAILED,
-        {"said": said},
+        {"said": said, **({"seen": seen} if seen else {})},
         reason=reason,
         evidence_of=evidence,
         from_version=view.memory.stable,
@@ -131,6 +157,8 @@ def _breakage(view: View, instance: Instance) -> tuple[Reason, str] | None:
         return Reason.STARTUP_DEADLINE, f"not healthy within {view.spec.health.startup.total_seconds():g} s" + _said(
             instance
         )
+    if instance.warmth is not None and instance.warmth.status is WarmthStatus.FAILED and view.rolling:
+        return (Reason.WARM_UP_FAILED, instance.warmth.said) if instance.name not in memory.exposed else None
     return None
 
 
@@ -138,20 +166,36 @@ def _said(instance: Instance) -> str:
     return f": {instance.detail}" if instance.detail else ""
 
 
-def progress_deadline(view: View, able_since: datetime | None) -> datetime | None:
-    """When a rollout that makes no progress fails.
+def progress_deadline(view: View, able_since: datetime | None, *, staged: bool = False) -> datetime | None:
+    """When a rollout that makes no progress fails; never while a person is waited for, or a proxy.
 
     What the version is not to blame for is not held against it: the time before `able_since`, in which nothing could
-    be done, and with a host port the time that the old instance takes to go.
+    be done, a declared soak, and where it stops first the time that the old instance takes to go.
     """
     rollout = view.memory.rollout
-    if rollout is None:
+    if rollout is None or view.blind or (staged and stages.waiting_for_person(view)):
         return None
     since = [rollout.progressed_at, *([able_since] if able_since is not None else [])]
+    if not staged:
+        since.append(rollout.progressed_at + view.spec.rollout.soak)
+    elif (soaked := stages.soaked(view)) is not None:
+        since.append(soaked)
     if view.spec.stop_first:
-        since.extend(at + view.spec.drain.deadline for at in view.memory.detached.values())
-        since.extend(at + view.spec.drain.grace for at in view.memory.terminated.values())
+        gone = view.spec.drain.deadline + (view.spec.drain.tail if view.routed else timedelta(0))
+        for instance in view.instances:
+            if instance.phase is Phase.EXITED:
+                since.extend([instance.finished_at] if instance.finished_at is not None else [])
+            elif instance.name in view.memory.terminated:
+                since.append(view.memory.terminated[instance.name] + view.spec.drain.grace)
+            elif instance.name in view.memory.detached:
+                since.append(view.memory.detached[instance.name] + gone)
     return max(since) + view.spec.rollout.progress_deadline
+
+
+def soak_ends(view: View, *, staged: bool) -> list[datetime]:
+    """When a version without stages has gone well for long enough; each stage tells of its own soak."""
+    rollout = view.memory.rollout
+    return [rollout.progressed_at + view.spec.rollout.soak] if rollout is not None and not staged else []
 
 
 def lifetime_ends(view: View) -> list[datetime]:
@@ -160,17 +204,22 @@ def lifetime_ends(view: View) -> list[datetime]:
     return [i.created_at + lifetime for i in view.fresh] if lifetime is not None else []
 
 
-def completion(view: View) -> list[Transition]:
+def completion(view: View, deadline: datetime | None = None, *, staged: bool = False) -> list[Transition]:
     """A version that became stable, a rollback that is done, a drift that is repaired."""
     memory = view.memory
     if len(view.fresh_capacity) < view.spec.replicas:
         return []
     found = []
     if view.rolling and memory.rollout is not None:
+        if not stages.promotable(view, deadline, staged=staged):
+            return []
+        seen = stages.evidence(view) if staged else {}
+        reason = Reason.GATE_UNDECIDED if staged and stages.holding(view) else ""
         found.append(
             Transition(
                 What.PROMOTED,
-                {"replicas": view.spec.replicas, **({"gone": gone} if (gone := forgettable(view)) else {})},
+                {"replicas": view.spec.replicas, **seen, **({"gone": gone} if (gone := forgettable(view)) else {})},
+                reason=reason,
                 from_version=memory.stable,
                 to_version=ref(view.target),
                 since=memory.rollout.started_at,
@@ -207,6 +256,9 @@ def current_drift(view: View) -> list[tuple[str, Difference]]:
         )
     if len(view.fresh_capacity) < view.spec.replicas:
         found.extend(_missing(view))
+    if text := traffic.changed(view):
+        backend = names.backend(view.environment, view.spec.name)
+        found.append((backend, Difference(Reason.DRIFT_TRAFFIC, f"the proxy's table was changed: {text}")))
     return found
 
 

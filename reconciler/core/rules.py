@@ -1,7 +1,8 @@
 """What a schema cannot say about one service: names used twice, things that exclude each other, references inside it.
 
-Each rule reads some fields of `spec` that the schema found right, and yields problems. Rules between services are in
-`core/neighbours.py`; what the operator allows is in `core/policy.py`.
+Each rule reads some fields of `spec` that the schema found right, and yields problems. Rules about taking
+over, traffic and scaling are in `core/rules_delivery.py`, those between services in `core/neighbours.py`; what the
+operator allows is in `core/policy.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core import image
+from reconciler.core.delivery import Strategy
 from reconciler.core.model import Port, Problem
 from reconciler.core.overlay import Manifest
 from reconciler.core.words import nearest, shown
@@ -34,6 +36,11 @@ class View:
     def items(self, field: str) -> list[dict[str, Any]]:
         """A list of mappings in `spec`."""
         found: list[dict[str, Any]] = self.spec.get(field, [])
+        return found
+
+    def section(self, field: str) -> Mapping[str, Any]:
+        """A mapping in `spec`, empty where it is not given."""
+        found: Mapping[str, Any] = self.spec.get(field, {})
         return found
 
 
@@ -83,8 +90,9 @@ def _published(view: View) -> Iterator[Problem]:
 
 
 def _surge(view: View) -> Iterator[Problem]:
-    surge = view.spec.get("rollout", {}).get("surge", 1)
-    if surge == 0 and not any("host" in item for item in view.items("ports")):
+    rollout = view.section("rollout")
+    lossy = rollout.get("unavailable", 0) > 0 or rollout.get("strategy") == Strategy.RECREATE
+    if rollout.get("surge", 1) == 0 and not lossy and not any("host" in item for item in view.items("ports")):
         message = "surge 0 would stop an instance before its successor is healthy; write 1 or more"
         yield view.at("rollout", "surge", say=message)
 
@@ -100,10 +108,11 @@ def _environment(view: View) -> Iterator[Problem]:
 
 
 def _paths(view: View) -> Iterator[Problem]:
-    """Every path in the instance has one origin, and a file is not hidden by a directory in memory."""
-    memory = [item["path"] for item in view.items("tmpfs")]
+    """Every path in the instance has one origin, and no directory hides what belongs below it."""
+    mounts = [("tmpfs", item["path"]) for item in view.items("tmpfs")]
+    mounts += [("volume", item["path"]) for item in view.items("volumes")]
     taken: set[str] = set()
-    for field, key in (("tmpfs", "path"), ("files", "path"), ("secrets", "file")):
+    for field, key in (("tmpfs", "path"), ("volumes", "path"), ("files", "path"), ("secrets", "file")):
         for index, item in enumerate(view.items(field)):
             path = item.get(key)
             if path is None:
@@ -113,9 +122,9 @@ def _paths(view: View) -> Iterator[Problem]:
             taken.add(path)
             if any(_inside(path, kernel) for kernel in _KERNEL) and not _inside(path, _MEMORY):
                 yield view.at(field, index, key, say=f"{path} belongs to the kernel; choose another path")
-            hidden = [each for each in memory if path != each and _inside(path, each)]
-            if field != "tmpfs" and hidden:
-                yield view.at(field, index, key, say=f"{path} would be hidden by tmpfs {hidden[0]}; move one of them")
+            hiding = [f"{kind} {each}" for kind, each in mounts if path != each and _inside(path, each)]
+            if field != "tmpfs" and hiding:
+                yield view.at(field, index, key, say=f"{path} would be hidden by {hiding[0]}; move one of them")
 
 
 def _inside(path: str, directory: str) -> bool:
@@ -123,19 +132,26 @@ def _inside(path: str, directory: str) -> bool:
 
 
 def _health(view: View) -> Iterator[Problem]:
-    ports = {item["name"]: item.get("protocol", "tcp") for item in view.items("ports")}
-    health = view.spec.get("health", {})
     for kind in ("http", "tcp"):
-        name = health.get(kind, {}).get("port")
-        if isinstance(name, str) and name not in ports:
-            message = f"there is no port {shown(name)} in spec.ports{nearest(name, ports)}"
-            yield view.at("health", kind, "port", say=message)
-        elif isinstance(name, str) and ports[name] != "tcp":
-            yield view.at("health", kind, "port", say=f"port {name} is a udp port; check a tcp port")
+        if kind in view.section("health"):
+            yield from wrong_port(view, "health", kind, verb="check")
+
+
+def wrong_port(view: View, *path: str, verb: str) -> Iterator[Problem]:
+    """What is wrong with the reference to a port in the section at `path`, where it is a name."""
+    section: Mapping[str, Any] = view.spec
+    for key in path:
+        section = section[key]
+    name = section["port"]
+    ports = {item["name"]: item.get("protocol", "tcp") for item in view.items("ports")}
+    if isinstance(name, str) and name not in ports:
+        yield view.at(*path, "port", say=f"there is no port {shown(name)} in spec.ports{nearest(name, ports)}")
+    elif isinstance(name, str) and ports[name] != "tcp":
+        yield view.at(*path, "port", say=f"port {name} is a udp port; {verb} a tcp port")
 
 
 def _security(view: View) -> Iterator[Problem]:
-    security = view.spec.get("security", {})
+    security = view.section("security")
     if security.get("writablePaths") and not security.get("writableRoot"):
         message = "writablePaths needs writableRoot: true; without it, declare the directory in tmpfs"
         yield view.at("security", "writablePaths", say=message)
@@ -149,7 +165,7 @@ RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (frozenset({"ports", "replicas"}), _published),
     (frozenset({"ports", "rollout"}), _surge),
     (frozenset({"env", "secrets"}), _environment),
-    (frozenset({"tmpfs", "files", "secrets"}), _paths),
+    (frozenset({"tmpfs", "volumes", "files", "secrets"}), _paths),
     (frozenset({"ports", "health"}), _health),
     (frozenset({"security"}), _security),
 )

@@ -97,6 +97,7 @@ _NAMES = {
     "string": "text",
     "integer": "a whole number",
     "boolean": "true or false",
+    "number": "a number",
 }
 
 

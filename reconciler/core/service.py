@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reconciler.core import image, quantity
+from reconciler.core import image, quantity, rules_delivery, service_delivery
+from reconciler.core.delivery import Scaling
 from reconciler.core.errors import Reason
 from reconciler.core.fields import Table, given
 from reconciler.core.model import (
@@ -19,12 +20,10 @@ from reconciler.core.model import (
     Port,
     Problem,
     Resources,
-    Rollout,
     SecretTarget,
     SecretUse,
     Security,
     ServiceSpec,
-    Strategy,
     TcpCheck,
     Tmpfs,
 )
@@ -32,6 +31,7 @@ from reconciler.core.overlay import Manifest, NoFileError, ordered, resolve
 from reconciler.core.policy import Allow, denials
 from reconciler.core.rules import RULES, View, port
 from reconciler.core.schema import Checker
+from reconciler.core.service_delivery import port_number
 from reconciler.core.words import shown
 
 MAX_FILE = 2**20
@@ -53,7 +53,7 @@ def build(
         wrong.add("image")
     problems.extend(_named(manifest, value, name))
     view = View(manifest, spec)
-    for reads, rule in RULES:
+    for reads, rule in (*RULES, *rules_delivery.RULES):
         if not reads & wrong:
             problems.extend(rule(view))
     files, missing = ((), []) if "files" in wrong else _files(view, content)
@@ -119,11 +119,10 @@ _HEALTH: Table = {
     "unhealthyAfter": ("unhealthy_after", int),
     "startup": ("startup", quantity.duration),
 }
-_DRAIN: Table = {"deadline": ("deadline", quantity.duration), "grace": ("grace", quantity.duration)}
-_ROLLOUT: Table = {
-    "strategy": ("strategy", Strategy),
-    "surge": ("surge", int),
-    "progressDeadline": ("progress_deadline", quantity.duration),
+_DRAIN: Table = {
+    "deadline": ("deadline", quantity.duration),
+    "grace": ("grace", quantity.duration),
+    "tail": ("tail", quantity.duration),
 }
 
 
@@ -131,10 +130,12 @@ def _spec(name: str, spec: Mapping[str, Any], files: tuple[File, ...], drift: Dr
     reference = image.parse(spec["image"])
     assert isinstance(reference, ImageRef)
     ports = tuple(port(item) for item in spec.get("ports", ()))
+    by_name = {each.name: each for each in ports}
+    scaling = service_delivery.scaling(spec["scaling"]) if "scaling" in spec else None
     return ServiceSpec(
         name=name,
         image=reference,
-        replicas=spec.get("replicas", 1),
+        replicas=_replicas(spec, scaling),
         command=tuple(spec.get("command", ())),
         args=tuple(spec.get("args", ())),
         env=dict(spec.get("env", {})),
@@ -144,15 +145,25 @@ def _spec(name: str, spec: Mapping[str, Any], files: tuple[File, ...], drift: Dr
         resources=Resources(**given(spec.get("resources", {}), _RESOURCES)),
         tmpfs=tuple(Tmpfs(item["path"], quantity.size(item["size"])) for item in spec.get("tmpfs", ())),
         security=Security(**given(spec.get("security", {}), _SECURITY)),
-        health=_health(spec.get("health", {}), {each.name: each for each in ports}),
+        health=_health(spec.get("health", {}), by_name),
         labels=dict(spec.get("labels", {})),
         drain=Drain(**given(spec.get("drain", {}), _DRAIN)),
-        rollout=Rollout(**given(spec.get("rollout", {}), _ROLLOUT)),
+        rollout=service_delivery.rollout(spec.get("rollout", {})),
         depends_on=tuple(spec.get("dependsOn", ())),
         drift=DriftPolicy(spec.get("drift", drift)),
         suspend=spec.get("suspend", False),
         lifetime=quantity.duration(spec["lifetime"]) if "lifetime" in spec else None,
+        volumes=tuple(service_delivery.volume(item) for item in spec.get("volumes", ())),
+        route=service_delivery.route(spec["traffic"], by_name) if "traffic" in spec else None,
+        warm_up=service_delivery.warm_up(spec["warmUp"]) if "warmUp" in spec else None,
+        scaling=scaling,
     )
+
+
+def _replicas(spec: Mapping[str, Any], scaling: Scaling | None) -> int:
+    """How many instances run until demand says otherwise: with scaling its minimum, but one at least."""
+    written: int = spec.get("replicas", 1)
+    return written if scaling is None else max(scaling.minimum, 1)
 
 
 def _secret(item: Mapping[str, Any]) -> SecretUse:
@@ -161,14 +172,11 @@ def _secret(item: Mapping[str, Any]) -> SecretUse:
 
 
 def _health(section: Mapping[str, Any], ports: Mapping[str, Port]) -> Health:
-    def number(reference: str | int) -> int:
-        return reference if isinstance(reference, int) else ports[reference].container
-
     check: HttpCheck | TcpCheck | ExecCheck | None = None
     if "http" in section:
-        check = HttpCheck(number(section["http"]["port"]), section["http"].get("path", "/"))
+        check = HttpCheck(port_number(section["http"]["port"], ports), section["http"].get("path", "/"))
     elif "tcp" in section:
-        check = TcpCheck(number(section["tcp"]["port"]))
+        check = TcpCheck(port_number(section["tcp"]["port"], ports))
     elif "exec" in section:
         check = ExecCheck(tuple(section["exec"]["command"]))
     return Health(check=check, **given(section, _HEALTH))

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from reconciler.core.delivery import Strategy
 from reconciler.core.errors import Reason
+from reconciler.core.gate import GateFinding
 from reconciler.core.live import Instance
 from reconciler.core.model import Revision
 from reconciler.core.record import VersionRef
@@ -32,8 +34,81 @@ class ServiceHealth(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StageProgress:
+    """At which stage a release is: `number` (from 1) `of` all, with `weight` per cent of the traffic.
+
+    `since`: when that share was given, None while its instances are still coming; `until`: the end of the soak.
+    `paused`: a person is waited for. `gated`: a gate is asked at this stage; `finding` is what it says, None where it
+    was not asked: whoever only looks has seen nothing of the requests.
+    """
+
+    number: int
+    of: int
+    weight: int
+    since: datetime | None = None
+    until: datetime | None = None
+    paused: bool = False
+    gated: bool = False
+    finding: GateFinding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionTraffic:
+    """What a version has of the live traffic by the weights in the proxies.
+
+    `share`: of the new requests, 0..1; `sessions`: open and queued ones, None when a proxy did not answer; `places`:
+    how many of its instances the proxies know.
+    """
+
+    version: str
+    share: float
+    sessions: int | None
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many instances demand asks for, and between which limits."""
+
+    count: int
+    minimum: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An instance of the version before, out of traffic, that is kept for an instant return."""
+
+    name: str
+    version: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a release of a service behind a proxy is, and who gets the traffic.
+
+    `started_at`: when the release under way began, None without one; `returning`: when the way back to the stable
+    version began. `stage`: None where no stages are gone through. `split`: the stable version first. `queued`: requests
+    that the proxy keeps until an instance is up.
+    """
+
+    strategy: Strategy
+    started_at: datetime | None = None
+    returning: datetime | None = None
+    stage: StageProgress | None = None
+    split: tuple[VersionTraffic, ...] = ()
+    scale: Scale | None = None
+    kept: tuple[Kept, ...] = ()
+    queued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One service: what to do next, what is waited for, and until when at the latest (`recheck_at`)."""
+    """One service: what to do next, what is waited for, and until when at the latest (`recheck_at`).
+
+    `progress` is None for a service without a proxy in front of it.
+    """
 
     service: str
     sync: Sync
@@ -47,6 +122,7 @@ class ServicePlan:
     stable: VersionRef | None = None
     replicas: int = 0
     instances: tuple[Instance, ...] = ()
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from reconciler.core.delivery import WarmUp
+from reconciler.core.live import ServerMode
 from reconciler.core.model import ServiceSpec
 from reconciler.core.record import VersionRef, What
 
@@ -93,7 +95,77 @@ class SweepOrphan:
     name: str
 
 
-Effect = (
+@dataclass(frozen=True, slots=True)
+class WarmInstance:
+    """Begin to warm up an instance at its `port`; returns at once, the outcome is observed.
+
+    `beside`: an instance of the stable version that gets the same requests, for comparison; "" for none.
+    """
+
+    name: str
+    port: int
+    warm_up: WarmUp = field(repr=False)
+    beside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureProxy:
+    """Have the environment's proxies run this configuration, whose digest is `config`: with a hitless reload."""
+
+    environment: str
+    config: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How the proxies shall treat the instance `name` at `address`:`port`: `weight` is 0..256."""
+
+    name: str
+    address: str
+    port: int
+    mode: ServerMode
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftTraffic:
+    """Make `shares` the whole table of the backend `name`: what is not in it gets no traffic and loses its place.
+
+    READY ones are brought up first; nothing is taken from the others before all of these are up in every proxy.
+    `stage`: the stage of a rollout that is reached by it.
+    """
+
+    name: str
+    service: str
+    shares: tuple[Share, ...]
+    stage: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CutSessions:
+    """Cut what still goes on at an instance that is out of traffic: its last deadline has passed.
+
+    `sessions`: how many were seen, for the record.
+    """
+
+    name: str
+    backend: str
+    address: str
+    port: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreePlace:
+    """Take an address that belongs to no instance out of a backend: the engine may give it to another one."""
+
+    name: str
+    address: str
+    port: int
+
+
+RuntimeEffect = (
     EnsureNetwork
     | PullImage
     | CreateInstance
@@ -104,7 +176,10 @@ Effect = (
     | KillInstance
     | RemoveInstance
     | SweepOrphan
+    | WarmInstance
 )
+TrafficEffect = EnsureProxy | ShiftTraffic | CutSessions | FreePlace
+Effect = RuntimeEffect | TrafficEffect
 
 
 @dataclass(frozen=True, slots=True)

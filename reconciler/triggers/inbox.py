@@ -63,6 +63,11 @@ class Inbox:
             if not self._closed:
                 self._add(environment, (cause,))
 
+    def news(self, environment: str) -> bool:
+        """Whether somebody waits for a look at `environment` because Git may have changed."""
+        with self._changed:
+            return any(cause.git for cause in self._due.get(environment, ()))
+
     def later(self, environment: str, at: float | datetime, cause: Cause) -> None:
         """Ask for a look at `at`: a reading of the monotonic clock in seconds, or a time of day.
 

@@ -123,7 +123,7 @@ def _summary(status: EnvironmentStatus | None) -> render.Json | None:
     whole = render.environment_status(status)
     plan = whole.pop("plan")
     services = plan["services"] if plan else {}
-    kept = ("sync", "health", "reason", "message", "waiting", "replicas")
+    kept = ("sync", "health", "reason", "message", "waiting", "replicas", "progress")
     whole["inSync"] = plan["inSync"] if plan else None
     whole["services"] = {name: {key: service[key] for key in kept} for name, service in services.items()}
     return whole

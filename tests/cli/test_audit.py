@@ -19,6 +19,7 @@ def journal(installation: Installation) -> Installation:
         entry(What.PROMOTED, 1, to_version=WEB, revision="1" * 40),
         entry(What.INTENT, 2, service="db", details={"effect": "StartInstance", "name": "rec.staging.db.1.0"}),
         entry(What.ROLLOUT_FAILED, 3, from_version=WEB, reason="Unhealthy", author="Eve \x1b[31m"),
+        entry(What.SUSPENDED, -60, environment="closed"),
     )
     return installation
 
@@ -27,7 +28,7 @@ def test_list_shows_what_happened_to_whom_and_why(journal: Installation) -> None
     result = journal("audit", "list")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert len(lines) == 7  # the head, and the two records of the beginning before ours
+    assert len(lines) == 8  # the head, and the two records of the beginning before ours
     assert lines[4].split() == [
         *("4", "2026-01-01", "12:01:00", "staging/web", "Promoted", "-", "->", "ffffffffffff", "111111111111"),
         *("Ada", "<ada@example.org>"),
@@ -40,10 +41,10 @@ def test_list_shows_what_happened_to_whom_and_why(journal: Installation) -> None
 @pytest.mark.parametrize(
     ("options", "indices"),
     [
-        (("--limit", "2"), [5, 6]),
-        (("--service", "web"), [4, 6]),
+        (("--limit", "2"), [6, 7]),
+        (("--service", "web"), [4, 6, 7]),
         (("--environment", "staging", "--limit", "1"), [6]),
-        (("--environment", "nowhere"), []),
+        (("--environment", "closed"), [7]),
         (("--since", "2026-01-01T12:02", "--service", "web"), [6]),
         (("--since", "2026-01-01T12:01:00Z", "--environment", "staging"), [4, 5, 6]),
         (("--since", "2026-01-01", "--environment", "staging", "--limit", "2"), [5, 6]),
@@ -52,6 +53,22 @@ def test_list_shows_what_happened_to_whom_and_why(journal: Installation) -> None
 def test_list_filters(journal: Installation, options: tuple[str, ...], indices: list[int]) -> None:
     result = journal("audit", "list", "--json", *options)
     assert [record["index"] for record in json.loads(result.stdout)] == indices
+
+
+def test_a_misspelt_environment_is_no_history_without_records(journal: Installation) -> None:
+    near = journal("audit", "list", "--environment", "stagng")
+    assert near.exit_code == 1
+    assert "there is no environment 'stagng' in the settings or in the journal. Did you mean staging?" in near.stderr
+    far = journal("audit", "list", "-e", "x", "--json")
+    assert (far.exit_code, far.stdout) == (1, "")
+    assert "Known: closed, staging" in far.stderr
+
+
+def test_an_environment_without_records_is_told_so(journal: Installation) -> None:
+    text = journal.settings.read_text()
+    journal.settings.write_text(text + "  fresh: {repository: fleet, runtime: local}\n")
+    result = journal("audit", "list", "-e", "fresh")
+    assert (result.exit_code, result.stdout) == (0, "no records\n")
 
 
 def test_since_can_be_an_age() -> None:
@@ -80,7 +97,7 @@ def test_show_one_record(journal: Installation) -> None:
 def test_verify_and_its_opposite(journal: Installation) -> None:
     good = journal("audit", "verify")
     assert good.exit_code == 0
-    assert good.stdout.startswith("verified: 6 records in 1 epoch")
+    assert good.stdout.startswith("verified: 7 records in 1 epoch, all")
     with sqlite3.connect(journal.root / "data" / "journal.db") as database:
         for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             database.execute(f"DROP TRIGGER {name}")
@@ -95,7 +112,7 @@ def test_verify_and_its_opposite(journal: Installation) -> None:
 
 def test_export_to_a_new_file_only(journal: Installation) -> None:
     lines = journal("audit", "export").stdout.splitlines()
-    assert [json.loads(line)["index"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [json.loads(line)["index"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
     output = journal.root / "log.jsonl"
     result = journal("audit", "export", "--output", str(output))
     assert result.exit_code == 0

@@ -1,17 +1,20 @@
 """What holds for every command: exit codes, errors, where settings are looked for, no power over a terminal."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from reconciler import __version__
-from reconciler.cli import show
+from reconciler.cli import words
 from reconciler.cli.app import COMMANDS
-from reconciler.cli.common import printable
+from reconciler.cli.common import printable, safe
+from reconciler.core.record import What
 from reconciler.core.steps import Effect
-from tests.cli.installation import Installation, call
+from tests.cli.installation import WEB, Installation, call, entry
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -88,8 +91,23 @@ def test_settings_check_warns(installation: Installation) -> None:
 
 def test_text_from_outside_has_no_power_over_the_terminal() -> None:
     assert printable("a\x1b[31mb\x9bc\u202ed\n") == "a\\x1b[31mb\\x9bc\\u202ed\\n"
-    assert show.safe("[red]x[/red] :smile:").plain == "[red]x[/red] :smile:"
+    assert safe("[red]x[/red] :smile:").plain == "[red]x[/red] :smile:"
 
 
 def test_every_effect_has_words() -> None:
-    assert set(show.EFFECTS) == set(get_args(Effect))
+    assert set(words.EFFECTS) == set(get_args(Effect))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("audit", "export"), ("audit", "list", "--json"), ("audit", "list")]
+)
+def test_a_full_disk_is_one_line_and_exit_code_1(installation: Installation, arguments: tuple[str, ...]) -> None:
+    installation.commit()
+    installation.journal(entry(What.PROMOTED, to_version=WEB))
+    command = (sys.executable, "-m", "reconciler", *arguments, "--settings", str(installation.settings))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: standard output: cannot be written: No space left on device. Make room there, or let it go elsewhere"
+    ]

@@ -16,7 +16,8 @@ from reconciler.adapters.journal import SqlJournal
 from reconciler.core import audit
 from reconciler.core.entry_codec import UnrecordableError
 from reconciler.core.errors import Fenced, Reason, Stalled
-from reconciler.core.memory import EnvironmentMemory, remember
+from reconciler.core.fold import remember
+from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.record import Entry, VersionRef, What
 from reconciler.ports import Journal
 from tests.support.fake_journal import FakeJournal, JournalDisk

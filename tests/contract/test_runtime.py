@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from reconciler.core import names
+from reconciler.core.delivery import WarmRequest, WarmUp
 from reconciler.core.errors import Reason, Retryable, Stalled
 from reconciler.core.live import HealthStatus, ImageStatus, Phase
 from reconciler.core.model import Health
@@ -22,25 +21,14 @@ from reconciler.core.steps import (
     StartInstance,
     SweepOrphan,
     TerminateInstance,
+    WarmInstance,
 )
-from tests.support.runtime_house import House, demolish, fake_house, real_house
-
-_serial = itertools.count()
+from tests.support.runtime_house import House, either_house
 
 
 @pytest.fixture(params=["fake", "docker"])
 def house(request: pytest.FixtureRequest) -> Iterator[House]:
-    environment = f"c{os.getpid():x}-{next(_serial)}"
-    if request.param == "fake":
-        yield fake_house(environment)
-        return
-    client = request.getfixturevalue("raw")
-    built = real_house(environment, request.getfixturevalue("engine"), request.getfixturevalue("hello"), client)
-    built.runtime.watch(built.hint)
-    yield built
-    built.runtime.close()
-    built.other.close()
-    demolish(client, environment)
+    yield from either_house(request)
 
 
 @pytest.fixture
@@ -282,6 +270,7 @@ def test_a_squatted_name_is_reported_and_never_touched(ready: House) -> None:
         TerminateInstance(effect.name),
         KillInstance(effect.name),
         RemoveInstance(effect.name),
+        WarmInstance(effect.name, 8080, WarmUp((WarmRequest("/"),))),
     ):
         with pytest.raises(Stalled) as refused:
             ready.runtime.apply(forbidden)

@@ -128,6 +128,15 @@ def test_the_head_of_a_branch(world: World) -> None:
     assert snapshot.tree.read("a") == b"2"
 
 
+def test_the_trailers_of_a_commit(local: World) -> None:
+    local.repository.commit({"a": b"1"}, subject="one\n\nText.\n\nReconciler-Emergency: fire\nreconciler-confirm: x\n")
+    revision = local.fetched().revision
+    assert revision.subject == "one"
+    assert revision.trailers == {"reconciler-emergency": "fire", "reconciler-confirm": "x"}
+    local.repository.commit({"a": b"2"}, subject="Reconciler-Emergency: a title is no trailer")
+    assert local.fetched().revision.trailers == {}
+
+
 def test_only_a_fetch_brings_what_is_new(world: World) -> None:
     old = world.repository.commit({"a": b"1"})
     assert world.source.snapshot(NAME, "main").revision.sha == old

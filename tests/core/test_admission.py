@@ -9,10 +9,12 @@ import pytest
 
 from reconciler.core.admission import Wanted, admission, describe
 from reconciler.core.errors import Reason, ReconcilerError, Rejected, Retryable, Stalled
+from reconciler.core.fold import remember
 from reconciler.core.live import LiveState
-from reconciler.core.memory import EnvironmentMemory, remember
+from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.model import DesiredState, Problem, Revision
-from reconciler.core.plan import Question, Wish, plan
+from reconciler.core.plan import plan
+from reconciler.core.question import Question, Wish
 from reconciler.core.record import What
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,6 +76,25 @@ def test_rewritten_history_is_told_with_what_was_there_before() -> None:
     first, second = admission(seen("b", rewritten=True), memory, "poll", AT)
     assert (first.what, first.details["before"]) == (What.HISTORY_REWRITTEN, "a")
     assert second.what is What.REVISION_ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("trailers", "details"),
+    [
+        ({}, {}),
+        ({"signed-off-by": "Ann"}, {}),
+        ({"reconciler-emergency": "the shop is down"}, {"emergency": "the shop is down"}),
+        ({"reconciler-emergency": ""}, {}),
+        ({"reconciler-confirm": "removals, changes, x"}, {"confirmed": ["changes", "removals"]}),
+        ({"reconciler-confirm": "x"}, {}),
+    ],
+)
+def test_what_passes_a_freeze_or_a_cap_is_recorded(trailers: dict[str, str], details: dict[str, object]) -> None:
+    head = replace(revision("a"), trailers=trailers)
+    (entry,) = admission(Wanted("prod", head, head), EnvironmentMemory(), "poll", AT)
+    assert entry.details == {"subject": "subject", "parents": ["p"], "invalid": [], **details}
+    (entry,) = admission(Wanted("prod", head, error=BAD), EnvironmentMemory(), "poll", AT)
+    assert not entry.details.keys() & {"emergency", "confirmed"}
 
 
 def test_invalid_services_are_part_of_the_admission_and_of_the_status() -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from reconciler.core import image
+from reconciler.core.delivery import Rollout, Strategy
 from reconciler.core.errors import Reason
 from reconciler.core.model import (
     Drain,
@@ -18,12 +19,10 @@ from reconciler.core.model import (
     ImageRef,
     Port,
     Resources,
-    Rollout,
     SecretTarget,
     SecretUse,
     Security,
     ServiceSpec,
-    Strategy,
     TcpCheck,
     Tmpfs,
 )
@@ -95,7 +94,7 @@ def test_every_field_has_its_value():
         ),
         labels={"team": "blue"},
         drain=Drain(timedelta(seconds=1), timedelta(seconds=2)),
-        rollout=Rollout(Strategy.ROLLING, 0, timedelta(minutes=5)),
+        rollout=Rollout(Strategy.ROLLING, 0, progress_deadline=timedelta(minutes=5)),
         drift=DriftPolicy.REPORT,
         suspend=True,
         lifetime=timedelta(hours=24),
@@ -161,6 +160,10 @@ PROBLEMS = [
     (
         "env: {A: x}\nsecrets: [{secret: s, env: A}]",
         "8:30: variable A is set twice; remove it here or in env",
+    ),
+    (
+        "secrets: [{secret: s, file: /a}, {secret: t, file: /b}, {secret: u, env: A}, {secret: v, env: A}]",
+        "7:97: variable A is set twice; remove it here or in env",
     ),
     ("secrets: [{secret: s}]", "7:13: a secret needs exactly one of env (a variable) and file (an absolute path)"),
     (

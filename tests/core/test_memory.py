@@ -14,15 +14,13 @@ from hypothesis import strategies as st
 
 from reconciler.core import memory_codec
 from reconciler.core.entry_codec import UnreadableError
+from reconciler.core.fold import LOSSES_KEPT, QUARANTINES_KEPT, remember
 from reconciler.core.memory import (
-    LOSSES_KEPT,
-    QUARANTINES_KEPT,
     EnvironmentMemory,
     Quarantine,
     RolloutMemory,
     ServiceMemory,
     Suspension,
-    remember,
 )
 from reconciler.core.memory_codec import MisfitError
 from reconciler.core.record import Entry, VersionRef, What

@@ -9,11 +9,13 @@ from datetime import timedelta
 import pytest
 
 from reconciler.core import plan as planner
+from reconciler.core.delivery import Rollout
 from reconciler.core.errors import Reason
 from reconciler.core.live import Difference, HealthStatus, ImageState, ImageStatus, LiveState, Phase
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
-from reconciler.core.model import Drain, DriftPolicy, Rollout
-from reconciler.core.plan import Question, Wish, plan
+from reconciler.core.model import Drain, DriftPolicy
+from reconciler.core.plan import plan
+from reconciler.core.question import Question, Wish
 from reconciler.core.record import What
 from reconciler.core.status import ServiceHealth
 from reconciler.core.steps import AttachTraffic, CreateInstance, StartInstance, Transition
@@ -168,6 +170,19 @@ def test_the_time_in_which_nothing_could_be_done_is_not_held_against_a_version()
 def test_a_long_goodbye_of_the_old_one_is_not_held_against_the_new_one() -> None:
     slow = {"ports": PUBLISHED, "drain": Drain(timedelta(minutes=8), timedelta(seconds=10))}
     scene = settled(**slow)
+    scene.want("b", **slow)
+    for _ in range(60):
+        scene.step()
+        scene.now += timedelta(seconds=10)
+    scene.settle()
+    assert scene.serving() == ["b"]
+    assert "RolloutFailed" not in scene.log
+
+
+def test_one_that_does_not_listen_is_not_held_against_the_new_one_for_the_time_of_its_grace() -> None:
+    slow = {"ports": PUBLISHED, "drain": Drain(timedelta(0), timedelta(minutes=8))}
+    scene = settled(**slow)
+    scene.stubborn.update(scene.instances)
     scene.want("b", **slow)
     for _ in range(60):
         scene.step()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from reconciler.core.delivery import Rollout
 from reconciler.core.diff import serves
 from reconciler.core.errors import Reason
 from reconciler.core.live import Difference, Foreign, HealthStatus, LiveState, Phase
 from reconciler.core.memory import EnvironmentMemory
-from reconciler.core.model import ExecCheck, Health, HttpCheck, Rollout, TcpCheck, version_of
-from reconciler.core.plan import Question, plan
+from reconciler.core.model import ExecCheck, Health, HttpCheck, TcpCheck, version_of
+from reconciler.core.plan import plan
+from reconciler.core.question import Question
 from reconciler.core.status import Sync
 from reconciler.core.steps import EnsureNetwork, SweepOrphan, Transition
 from tests.support.scene import ENVIRONMENT, START, Scene, settled, spec

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from reconciler.core.delivery import Gate, Query, Rollout, Route, RouteMode, Volume
 from reconciler.core.model import ImageRef, Port, Security, ServiceSpec
 from reconciler.core.policy import Allow, Denial, denials
 
 IMAGE = ImageRef("r/web", "sha256:" + "a" * 64)
 
 
-def service(security: Security = Security(), ports: tuple[Port, ...] = ()) -> ServiceSpec:  # noqa: B008
-    return ServiceSpec("web", IMAGE, security=security, ports=ports)
+def service(security: Security = Security(), ports: tuple[Port, ...] = (), **more: Any) -> ServiceSpec:  # noqa: B008
+    return ServiceSpec("web", IMAGE, security=security, ports=ports, **more)
+
+
+def listening(port: int) -> ServiceSpec:
+    return service(route=Route(8080, RouteMode.TCP, listen=port))
+
+
+def gated(*queries: Query) -> ServiceSpec:
+    return service(rollout=Rollout(gate=Gate(queries=queries)))
 
 
 CASES = [
@@ -40,6 +51,10 @@ CASES = [
         ("ports", 1, "host"),
         "allow.hostPorts",
     ),
+    (service(volumes=(Volume("data", "/data"),)), Allow(volumes=True), ("volumes",), "allow.volumes"),
+    (service(route=Route(8080)), Allow(proxy=True), ("traffic",), "set proxy"),
+    (listening(5000), Allow(proxy=True, listen=((5000, 5000),)), ("traffic",), "set proxy"),
+    (gated(Query("q", "up")), Allow(prometheus=True), ("rollout", "gate", "queries"), "set prometheus"),
 ]
 
 
@@ -51,7 +66,7 @@ def test_a_loosening_field_needs_the_permission_named_in_its_denial(spec, allow,
     assert denials(spec, allow) == ()
 
 
-@pytest.mark.parametrize("spec", [service(), service(Security(user="1000:0")), service(ports=(Port("a", 1),))])
+@pytest.mark.parametrize("spec", [service(), service(Security(user="1000:0")), service(ports=(Port("a", 1),)), gated()])
 def test_the_defaults_need_no_permission(spec):
     assert denials(spec, Allow()) == ()
 
@@ -70,6 +85,29 @@ def test_each_capability_and_port_is_judged_by_itself():
     )
 
 
+@pytest.mark.parametrize(("port", "allowed"), [(4999, False), (5000, True), (5100, True), (5101, False), (6000, True)])
+def test_the_proxy_listens_for_services_within_its_ranges(port: int, allowed: bool):
+    denied = Denial(
+        ("traffic", "listen"),
+        f"the proxy may not listen at port {port}; the operator can add it to proxy.tcp.ports",
+    )
+    found = denials(listening(port), Allow(proxy=True, listen=((5000, 5100), (6000, 6000))))
+    assert found == (() if allowed else (denied,))
+
+
 def test_everything_denied_is_said_at_once():
     everything = Security(user="root", writable_root=True, capabilities=("ALL",), privileged=True, host_network=True)
-    assert len(denials(service(everything, (Port("a", 1, host=1),)), Allow())) == 6
+    more = {
+        "volumes": (Volume("data", "/data"),),
+        "route": Route(1),
+        "rollout": Rollout(gate=Gate(queries=(Query("q", "up"),))),
+    }
+    assert len(denials(service(everything, (Port("a", 1, host=1),), **more), Allow())) == 9
+
+
+def test_no_service_has_the_name_of_the_proxy_beside_it() -> None:
+    named = ServiceSpec("proxy", IMAGE)
+    assert denials(named, Allow()) == ()
+    (denial,) = denials(named, Allow(proxy=True))
+    assert denial.field == ()
+    assert "another name" in denial.message

@@ -1,7 +1,7 @@
 """Values as JSON: everything shows, nothing secret does, and it is JSON whatever is inside."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 
@@ -10,12 +10,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core import render
+from reconciler.core.analysis import Verdict
+from reconciler.core.delivery import Strategy, WarmRequest, WarmUp
 from reconciler.core.errors import Reason
-from reconciler.core.live import Difference, HealthStatus, Instance, Phase
+from reconciler.core.gate import GateFinding
+from reconciler.core.live import (
+    Difference,
+    HealthStatus,
+    Instance,
+    Phase,
+    Served,
+    Server,
+    ServerMode,
+    Warmth,
+    WarmthStatus,
+)
 from reconciler.core.model import File, ImageRef, Port, Revision, SecretTarget, SecretUse, ServiceSpec
 from reconciler.core.record import Entry, Record, VersionRef, What
-from reconciler.core.status import EnvironmentStatus, Plan, ServiceHealth, ServicePlan, Sync
-from reconciler.core.steps import CreateInstance, DetachTraffic, PullImage, TerminateInstance, Transition
+from reconciler.core.status import (
+    EnvironmentStatus,
+    Kept,
+    Plan,
+    Progress,
+    Scale,
+    ServiceHealth,
+    ServicePlan,
+    StageProgress,
+    Sync,
+    VersionTraffic,
+)
+from reconciler.core.steps import (
+    CreateInstance,
+    DetachTraffic,
+    EnsureProxy,
+    PullImage,
+    Share,
+    ShiftTraffic,
+    TerminateInstance,
+    Transition,
+    WarmInstance,
+)
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 VERSION = VersionRef("ab" * 32, "r.test/web@sha256:" + "a" * 64, "c" * 40)
@@ -131,6 +165,24 @@ def test_a_specification_shows_names_and_hashes_only():
         (TerminateInstance("n", keep=True), {"effect": "TerminateInstance", "name": "n", "keep": True}),
         (DetachTraffic("n", "web"), {"effect": "DetachTraffic", "name": "n", "service": "web"}),
         (
+            ShiftTraffic("rec.prod.web", "web", (Share("n", "10.0.0.2", 80, ServerMode.READY, 100),), 1),
+            {
+                "effect": "ShiftTraffic",
+                "name": "rec.prod.web",
+                "service": "web",
+                "shares": [{"name": "n", "address": "10.0.0.2", "port": 80, "mode": "ready", "weight": 100}],
+                "stage": 1,
+            },
+        ),
+        (
+            EnsureProxy("prod", "d" * 64, "global\n"),
+            {"effect": "EnsureProxy", "environment": "prod", "config": "d" * 64},
+        ),
+        (
+            WarmInstance("n", 80, WarmUp((WarmRequest("/", headers=(("Authorization", "hunter2"),)),))),
+            {"effect": "WarmInstance", "name": "n", "port": 80, "beside": ""},
+        ),
+        (
             Transition(What.PROMOTED, {"at": AT}, "Because"),
             {"transition": "Promoted", "reason": "Because", "details": {"at": "2026-01-02T03:04:05Z"}},
         ),
@@ -146,6 +198,61 @@ def test_every_field_of_an_instance_shows():
     assert shown["createdAt"] == "2026-01-02T03:04:05Z"
     assert shown["finishedAt"] is None
     assert shown["differences"] == [{"reason": "DriftFilesystem", "detail": "/etc/passwd changed"}]
+
+
+def test_an_instance_shows_its_place_and_its_warm_up():
+    server = Server("10.0.0.2", 80, ServerMode.DRAIN, 26, up=True, sessions=None, served=Served(9, 2), even=False)
+    shown = render.instance(replace(INSTANCE, server=server, warmth=Warmth(WarmthStatus.WARM, 20, 0.01, "warm")))
+    assert shown["server"] == {
+        "address": "10.0.0.2",
+        "port": 80,
+        "mode": "drain",
+        "weight": 26,
+        "up": True,
+        "sessions": None,
+        "requests": 9,
+        "errors": 2,
+        "even": False,
+    }
+    assert shown["preview"] is None
+    assert shown["warmth"] == {"status": "warm", "requests": 20, "p95": 0.01, "said": "warm"}
+    assert render.instance(INSTANCE)["warmth"] is None
+
+
+def test_progress_shows_all_of_it():
+    stage = StageProgress(2, 4, 25, AT, AT, paused=True, gated=True)
+    progress = Progress(
+        Strategy.CANARY,
+        AT,
+        stage=stage,
+        split=(VersionTraffic("ab", 1 / 3, 7, 2),),
+        scale=Scale(3, 1, 10),
+        kept=(Kept("n", "ab", AT),),
+        queued=5,
+    )
+    shown = render.progress(progress)
+    at = "2026-01-02T03:04:05Z"
+    assert len(shown) == len(fields(Progress))
+    assert (shown["strategy"], shown["startedAt"], shown["returningSince"], shown["queued"]) == ("canary", at, None, 5)
+    assert shown["stage"] == {
+        "number": 2,
+        "of": 4,
+        "weight": 25,
+        "since": at,
+        "until": at,
+        "paused": True,
+        "gate": {"verdict": None, "said": "", "seen": {}},
+    }
+    assert shown["split"] == [{"version": "ab", "percent": 33.33, "sessions": 7, "places": 2}]
+    assert shown["scaling"] == {"count": 3, "min": 1, "max": 10}
+    assert shown["kept"] == [{"name": "n", "version": "ab", "until": at}]
+    asked = replace(stage, finding=GateFinding(Verdict.HOLD, "too few", {"errors": {"verdict": "hold"}}))
+    seen = {"verdict": "hold", "said": "too few", "seen": {"errors": {"verdict": "hold"}}}
+    assert render.stage(asked)["gate"] == seen
+    assert render.stage(replace(stage, gated=False))["gate"] is None
+    bare = render.progress(Progress(Strategy.ROLLING))
+    assert (bare["stage"], bare["scaling"], bare["split"], bare["kept"]) == (None, None, [], [])
+    assert render.progress(None) is None
 
 
 def test_a_plan_shows_its_services_in_order():

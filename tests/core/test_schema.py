@@ -88,7 +88,7 @@ def findings(schema: dict[str, Any], text: str) -> list[Finding]:
         ({"not": {}, "errorMessage": "no"}, "3", "no"),
         ({"type": "string", "maxLength": 2}, "abc", "this is too long: 3, at most 2"),
         ({"type": ["string", "integer"]}, "[]", "a list cannot stand here; write text or a whole number"),
-        ({"type": "number"}, "x", '"x" cannot stand here; write number'),
+        ({"type": "number"}, "x", '"x" cannot stand here; write a number'),
         ({"type": "string", "minSize": "1Ki"}, "1", 'value 1 is a number here; quote it: "1"'),
         ({"minSize": "1Ki"}, '"1"', '"1" is too small; at least 1Ki'),
         ({"minSize": "1Ki"}, '"x"', None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -78,10 +79,10 @@ def test_the_whole_story(directory: Path, engine: str, raw: docker.APIClient) ->
         told = demo(directory, host=engine)
         assert told.returncode == 0, told.stdout + told.stderr
         assert "\x1b" not in told.stdout
-        assert max(len(line) for line in told.stdout.split("The engine and the daemon go on")[0].splitlines()) <= 100
-        assert "Summary: 12 of 12 seen as expected" in told.stdout
+        assert max(len(line) for line in told.stdout.split("The engine and the daemon go on")[0].splitlines()) <= 80
+        assert "Summary: 18 of 18 seen as expected" in told.stdout
         assert "✗" not in told.stdout
-        assert "  0 failed: " in told.stdout
+        bars(told.stdout)
         seen_in_the_record(recorded(stage))
         known = json.loads((directory / MARK).read_text())
         assert any(line.startswith(f"{known['daemon']['pid']} ") for line in running_for(directory))
@@ -97,6 +98,16 @@ def test_the_whole_story(directory: Path, engine: str, raw: docker.APIClient) ->
     assert raw.networks(filters=ours) == []
     assert not raw.volumes(filters=ours).get("Volumes")
     assert not any(images(raw, pinned) for pinned in known["images"].values())
+    assert not raw.images(stage.proxy)
+
+
+def bars(printed: str) -> None:
+    """The live split was drawn: no longer all of it, some of it, and all of it at the new version."""
+    found = re.findall(r"[░█]{36}  1\.0 +(\d+) %  2\.1 +(\d+) %", printed)
+    old = [int(first) for first, _ in found]
+    assert old[0] == 100
+    assert old[-1] == 0
+    assert any(0 < share < 100 for share in old)
 
 
 def seen_in_the_record(records: list[Record]) -> None:
@@ -108,6 +119,11 @@ def seen_in_the_record(records: list[Record]) -> None:
         What.ROLLED_BACK,  # the broken release
         What.QUARANTINE_LIFTED,  # its revert
         What.PROMOTED,  # the other revert
+        What.PROMOTED,  # blue-green
+        What.PROMOTED,  # its revert
+        What.PROMOTED,  # the canary
+        What.ROLLED_BACK,  # the canary that answers errors
+        What.QUARANTINE_LIFTED,  # its revert
     ]
     promoted = [entry for entry in web if entry.what is What.PROMOTED]
     assert promoted[2].to_version is not None and promoted[0].to_version is not None
@@ -116,9 +132,17 @@ def seen_in_the_record(records: list[Record]) -> None:
         "Ada Lovelace <ada@example.org>",
         "Forge <forge@example.org>",
     )
-    failed = next(entry for entry in web if entry.what is What.ROLLOUT_FAILED)
+    assert promoted[3].from_version is not None and promoted[4].to_version is not None
+    assert promoted[4].to_version.version == promoted[3].from_version.version
+    failed, stopped = (entry for entry in web if entry.what is What.ROLLOUT_FAILED)
     assert failed.reason == "StartupDeadline"
     assert "hello 1.2 listens on 8080" in failed.details["log"]
+    assert stopped.reason == "GateFailed"
+    assert stopped.details["seen"]["errors"]["verdict"] == "fail"
+    steps = [entry.details["weight"] for entry in web if entry.what is What.STAGE_PASSED]
+    assert steps == [0, 5, 50]  # the preview of blue-green, then the canary
+    woken = [record.entry for record in records if record.entry.service == "shout"]
+    assert What.SCALED in [entry.what for entry in woken]
     drift = {record.entry.reason for record in records if record.entry.what is What.DRIFT_FOUND}
     assert drift >= {"DriftFilesystem", "DriftChanged"}
     repaired = {record.entry.service for record in records if record.entry.what is What.DRIFT_REPAIRED}

@@ -149,6 +149,8 @@ DANGEROUS = {
     'security: {user: "0"}': Allow(root_user=True),
     "security: {user: root}": Allow(root_user=True),
     "ports: [{name: a, container: 1, host: 80}]": Allow(host_ports=((80, 80),)),
+    "volumes: [{name: a, path: /a, shared: true}]": Allow(volumes=True),
+    "traffic: {port: 80}": Allow(proxy=True),
 }
 
 
@@ -174,8 +176,17 @@ def test_a_permission_taken_back_holds_for_what_was_parsed_before():
     "text",
     [
         "privileged: true",
-        "volumes: [/:/host]",
         "binds: [/:/host]",
+        "volumes: [{name: a, path: /a, source: /}]",
+        "volumes: [{name: a, path: /a, driver: local}]",
+        "volumes: [{name: /etc, path: /a}]",
+        "volumes: [{name: ../etc, path: /a}]",
+        "volumes: [{name: other.web.data, path: /a}]",
+        "traffic: {port: 80, server: 10.0.0.1}",
+        "traffic: {port: 80, config: option x}",
+        "warmUp: {requests: [{path: /, url: 'http://10.0.0.1/'}]}",
+        "warmUp: {requests: [{path: //10.0.0.1/, host: x}]}",
+        "rollout: {gate: {prometheus: 'http://10.0.0.1/'}}",
         "devices: [/dev/sda]",
         "pid: host",
         "ipc: host",
@@ -188,7 +199,7 @@ def test_a_permission_taken_back_holds_for_what_was_parsed_before():
     ],
 )
 def test_there_is_no_field_for_more(text):
-    allow = Allow(True, True, True, True, ("SYS_ADMIN",), ((1, 65535),))
+    allow = Allow(True, True, True, True, ("SYS_ADMIN",), ((1, 65535),), proxy=True, prometheus=True, volumes=True)
     (problem,) = problems_of(text, allow)
     assert "unknown field" in problem or "not valid here" in problem
 

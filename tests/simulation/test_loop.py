@@ -294,3 +294,15 @@ def test_a_death_at_every_moment_of_disk_and_engine(part: int) -> None:
 def test_storms_of_deaths(seed: int) -> None:
     chance = random.Random(seed)
     told({moment for moment in range(1, 500) if chance.random() < 0.08}, seed)
+
+
+def test_a_newer_commit_ends_a_cycle_between_two_steps() -> None:
+    world = World()
+    world.commit(web=manifest("web", "a", replicas=4))
+    world.news = lambda: len(world.engine.containers) >= 1
+    cycle = world.cycle()
+    assert len(world.engine.containers) == 1, "no further step was begun"
+    assert cycle.recheck_at is not None and cycle.recheck_at <= world.clock.now()
+    world.news = lambda: False
+    world.drive()
+    assert world.serving() == ["a"] * 4

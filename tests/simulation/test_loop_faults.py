@@ -12,7 +12,7 @@ from reconciler.core import plan as planner
 from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
 from reconciler.core.live import Foreign, Instance
 from reconciler.core.model import ServiceSpec
-from reconciler.core.plan import Question, Wish
+from reconciler.core.question import Question, Wish
 from reconciler.core.record import Entry, What
 from reconciler.core.status import ServicePlan
 from reconciler.core.steps import AttachTraffic, Effect, EnsureNetwork, StartInstance, SweepOrphan

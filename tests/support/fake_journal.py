@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from reconciler.core import audit
 from reconciler.core.audit import GENESIS, Head
 from reconciler.core.errors import Fenced, Reason, Retryable, Stalled
-from reconciler.core.memory import EnvironmentMemory, remember
+from reconciler.core.fold import remember
+from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.record import Entry, Record, What
 from reconciler.ports import Clock, Verification
 

@@ -1,15 +1,12 @@
 """An in-memory, deterministic `ports.Runtime`: for unit speed, and for the simulation.
 
-`FakeEngine` is the world and outlives the runtimes that look at it, as an engine outlives the daemon. Time is that of
-the given clock only. Instances behave as `sample-repo/services/hello` does, by the same environment variables, set in
-the spec or for a whole image in `behaviour`. tests/contract/test_runtime.py holds it to the real one.
+It looks at a `FakeEngine`, the world. tests/contract/test_runtime.py holds it to the real one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from reconciler.core import names
@@ -23,137 +20,30 @@ from reconciler.core.live import (
     Instance,
     LiveState,
     Phase,
+    Warmth,
+    WarmthStatus,
 )
-from reconciler.core.model import Health, ServiceSpec
+from reconciler.core.model import Health
 from reconciler.core.steps import (
     AttachTraffic,
     CreateInstance,
     DetachTraffic,
-    Effect,
     EnsureNetwork,
     KillInstance,
     PullImage,
     RemoveInstance,
+    RuntimeEffect,
     StartInstance,
     SweepOrphan,
     TerminateInstance,
+    WarmInstance,
 )
-from reconciler.ports import Clock
+from tests.support.fake_engine import AFTER, BEFORE, START, FakeContainer, FakeEngine, FakeVolume, HandClock
+from tests.support.fake_warmup import outcome, usual
 
-BEFORE, AFTER = "before", "after"
-START = datetime(2026, 1, 1, tzinfo=UTC)
+__all__ = ["START", "FakeEngine", "FakeRuntime", "HandClock"]
 
-
-class HandClock:
-    """A clock that moves only when told."""
-
-    def __init__(self, start: datetime = START) -> None:
-        self.at = start
-        self.elapsed = 0.0
-
-    def now(self) -> datetime:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.elapsed
-
-    def advance(self, by: timedelta) -> None:
-        self.at += by
-        self.elapsed += by.total_seconds()
-
-
-@dataclass
-class FakeContainer:
-    """One container; `owner` and `environment` are its labels."""
-
-    effect: CreateInstance
-    owner: str
-    serial: int
-    created_at: datetime
-    env: Mapping[str, str]
-    called: str
-    phase: Phase = Phase.CREATED
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    exit_code: int | None = None
-    oom_killed: bool = False
-    attached: bool = False
-    term_at: datetime | None = None
-    differences: list[Difference] = field(default_factory=list)
-
-    @property
-    def spec(self) -> ServiceSpec:
-        return self.effect.spec
-
-    def setting(self, name: str, otherwise: int) -> int:
-        return int(self.env.get(name) or otherwise)
-
-
-@dataclass
-class FakeEngine:
-    """The world. `fault(moment, effect)` is called before and after each effect takes hold, and may raise.
-
-    `registry` holds the pinned images that can be pulled, or the reason why one cannot; `pull_takes` how long.
-    """
-
-    clock: Clock
-    registry: dict[str, Reason | None] = field(default_factory=dict)
-    behaviour: dict[str, Mapping[str, str]] = field(default_factory=dict)
-    pull_takes: timedelta = timedelta()
-    fault: Callable[[str, Effect], None] = lambda moment, effect: None
-    reachable: bool = True
-    containers: dict[str, FakeContainer] = field(default_factory=dict)
-    present: set[str] = field(default_factory=set)
-    pulls: dict[str, datetime] = field(default_factory=dict)
-    failed: dict[str, ImageState] = field(default_factory=dict)
-    networks: dict[str, str] = field(default_factory=dict)
-    foreign: dict[str, list[Foreign]] = field(default_factory=dict)
-    orphans: dict[str, set[str]] = field(default_factory=dict)
-    watchers: list[Callable[[str, str], None]] = field(default_factory=list)
-    serial: int = 0
-
-    def tell(self, environment: str, detail: str) -> None:
-        """A hint to every watcher."""
-        for watcher in list(self.watchers):
-            watcher(environment, detail)
-
-    def by_name(self, name: str) -> FakeContainer | None:
-        """The container of an instance, also when it was renamed."""
-        exact = self.containers.get(name)
-        return exact or next((c for c in self.containers.values() if c.effect.name == name), None)
-
-    def end(self, container: FakeContainer, code: int, at: datetime) -> None:
-        """The container's program ended."""
-        container.phase, container.exit_code, container.finished_at = Phase.EXITED, code, at
-        self.tell(container.effect.environment, f"container {container.called} die")
-
-    def settle(self) -> None:
-        """Let happen what is due by now."""
-        now = self.clock.now()
-        for image, due in list(self.pulls.items()):
-            if due <= now:
-                del self.pulls[image]
-                reason = self.registry.get(image, Reason.IMAGE_NOT_FOUND)
-                if reason is None:
-                    self.present.add(image)
-                    self.failed.pop(image, None)
-                else:
-                    attempts = self.failed[image].attempts if image in self.failed else 0
-                    self.failed[image] = ImageState(ImageStatus.FAILED, reason, "the pull failed", due, attempts + 1)
-                for environment in self.networks:
-                    self.tell(environment, f"pull of {image}")
-        for container in self.containers.values():
-            self._settle(container, now)
-
-    def _settle(self, container: FakeContainer, now: datetime) -> None:
-        if container.phase is not Phase.RUNNING or container.started_at is None:
-            return
-        life = container.setting("EXIT_AFTER_MS", -1)
-        due = container.started_at + timedelta(milliseconds=life)
-        if life >= 0 and now >= due:
-            self.end(container, container.setting("EXIT_CODE", 1), due)
-        elif container.term_at is not None and not container.setting("IGNORE_TERM", 0):
-            self.end(container, 0, container.term_at)
+HOST = "10.255.255.254"
 
 
 class FakeRuntime:
@@ -163,8 +53,12 @@ class FakeRuntime:
         self.engine = engine
         self.owner = owner
         self._notify: Callable[[str, str], None] | None = None
+        self._warmths: dict[tuple[int, datetime | None], tuple[datetime, Warmth]] = {}
+        self._metered: set[int] = set()
 
-    def observe(self, environment: str, checks: Mapping[str, Health], images: Sequence[str]) -> LiveState:
+    def observe(
+        self, environment: str, checks: Mapping[str, Health], images: Sequence[str], metered: Collection[str] = ()
+    ) -> LiveState:
         self._reach()
         engine = self.engine
         engine.settle()
@@ -173,7 +67,7 @@ class FakeRuntime:
             environment=environment,
             observed_at=engine.clock.now(),
             instances=tuple(
-                self._instance(c, checks.get(c.effect.version, Health()))
+                self._instance(c, checks.get(c.effect.version, Health()), metered)
                 for c in sorted(mine, key=lambda c: c.effect.name)
             ),
             images={image: self._image(image) for image in images},
@@ -200,7 +94,7 @@ class FakeRuntime:
             return ImageState(ImageStatus.PRESENT)
         return engine.failed.get(image, ImageState(ImageStatus.ABSENT))
 
-    def _instance(self, container: FakeContainer, health: Health) -> Instance:
+    def _instance(self, container: FakeContainer, health: Health, metered: Collection[str]) -> Instance:
         effect = container.effect
         differences = list(container.differences)
         if container.called != effect.name:
@@ -226,7 +120,31 @@ class FakeRuntime:
             oom_killed=container.oom_killed,
             differences=tuple(differences),
             detail=detail,
+            address=self._address(container),
+            warmth=self._warmth(container),
+            cpu=self._cpu(container, metered),
         )
+
+    def _address(self, container: FakeContainer) -> str:
+        if container.phase not in (Phase.RUNNING, Phase.PAUSED):
+            return ""
+        return HOST if container.spec.security.host_network else container.address
+
+    def _warmth(self, container: FakeContainer) -> Warmth | None:
+        known = self._warmths.get((container.serial, container.started_at))
+        if known is None or container.phase is not Phase.RUNNING:
+            return None
+        due, warmth = known
+        return warmth if due <= self.engine.clock.now() else Warmth(WarmthStatus.RUNNING)
+
+    def _cpu(self, container: FakeContainer, metered: Collection[str]) -> float | None:
+        """Not known at the first look, as it is the difference of two."""
+        if container.effect.spec.name not in metered or container.phase is not Phase.RUNNING:
+            self._metered.discard(container.serial)
+            return None
+        known = container.serial in self._metered
+        self._metered.add(container.serial)
+        return self.engine.cpu.get(container.effect.spec.name, 0.0) if known else None
 
     def _health(self, container: FakeContainer, health: Health) -> tuple[HealthStatus, str]:
         if container.phase is Phase.EXITED:
@@ -246,7 +164,7 @@ class FakeRuntime:
         late = age >= health.startup
         return (HealthStatus.UNHEALTHY if late else HealthStatus.STARTING), "the check answered 503"
 
-    def apply(self, effect: Effect) -> None:
+    def apply(self, effect: RuntimeEffect) -> None:
         self._reach()
         self.engine.settle()
         self.engine.fault(BEFORE, effect)
@@ -254,7 +172,7 @@ class FakeRuntime:
         self.engine.settle()
         self.engine.fault(AFTER, effect)
 
-    def _do(self, effect: Effect) -> None:
+    def _do(self, effect: RuntimeEffect) -> None:
         engine, now = self.engine, self.engine.clock.now()
         match effect:
             case EnsureNetwork():
@@ -268,6 +186,8 @@ class FakeRuntime:
             case SweepOrphan():
                 for orphans in engine.orphans.values():
                     orphans.discard(effect.name)
+            case WarmInstance():
+                self._warm(effect, now)
             case _:
                 self._do_to_instance(effect, now)
         environment = effect.environment if isinstance(effect, CreateInstance | EnsureNetwork) else ""
@@ -300,6 +220,20 @@ class FakeRuntime:
             case _:
                 assert_never(effect)
 
+    def _warm(self, effect: WarmInstance, now: datetime) -> None:
+        container = self._must(effect.name)
+        if container.phase is not Phase.RUNNING:
+            raise Retryable(Reason.INSTANCE_EXITED, "it does not run", where=effect.name)
+        key = (container.serial, container.started_at)
+        if key in self._warmths:
+            return
+        beside = self._find(effect.beside) if effect.beside else None
+        there = beside is not None and beside.phase is Phase.RUNNING
+        seconds, warmth = outcome(container, effect.warm_up, usual(beside) if beside is not None and there else None)
+        due = now + timedelta(seconds=seconds)
+        self._warmths[key] = due, warmth
+        self.engine.due.append((due, container.effect.environment, f"{effect.name} is {warmth.status}"))
+
     def _create(self, effect: CreateInstance) -> None:
         engine = self.engine
         if _environment(effect.name) != effect.environment:
@@ -312,6 +246,10 @@ class FakeRuntime:
             return
         if effect.spec.image.pinned not in engine.present:
             raise Retryable(Reason.IMAGE_UNAVAILABLE, "the engine does not have the image", where=effect.name)
+        for volume in effect.spec.volumes:
+            name = names.volume(effect.environment, effect.spec.name, volume.name)
+            if engine.volumes.setdefault(name, FakeVolume(self.owner)).owner != self.owner:
+                raise Stalled(Reason.NAME_TAKEN, "the volume's name is taken by what is not ours", where=name)
         engine.serial += 1
         env = {**engine.behaviour.get(effect.spec.image.pinned, {}), **effect.spec.env}
         engine.containers[effect.name] = FakeContainer(
@@ -327,6 +265,7 @@ class FakeRuntime:
                 raise Stalled(Reason.PORT_TAKEN, "a host port is in use", where=container.called)
         container.phase, container.started_at, container.attached = Phase.RUNNING, now, False
         container.term_at = container.exit_code = None
+        container.address, container.asked = self.engine.address(), 0
 
     def _signal(self, container: FakeContainer | None, now: datetime, *, kill: bool) -> None:
         if container is None or container.phase not in (Phase.RUNNING, Phase.PAUSED):

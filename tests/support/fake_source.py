@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from reconciler.adapters.git_address import full_ref, parse_revision
+from reconciler.adapters.git_trailers import trailers_of
 from reconciler.adapters.git_tree import BLOB_LIMIT, DEPTH_LIMIT, ENTRIES_LIMIT
 from reconciler.core.errors import Reason, Rejected, Retryable, Stalled
 from reconciler.core.model import Revision
@@ -58,7 +59,10 @@ class FakeRepository:
         subject: str = "change",
         author: str = ADA,
     ) -> str:
-        """Put a commit on `branch`, upon its head, `parent`, or (None) nothing. Returns the SHA."""
+        """Put a commit on `branch`, upon its head, `parent`, or (None) nothing. Returns the SHA.
+
+        `subject` may go on as a whole message, with trailers.
+        """
         full = f"refs/heads/{branch}"
         base = self.refs.get(full) if parent == "" else parent
         tree = dict(self.commits[base][1]) if base else {}
@@ -66,7 +70,9 @@ class FakeRepository:
         tree = {path: content for path, content in sorted(tree.items()) if files.get(path, b"") is not None}
         at = START + timedelta(seconds=len(self.commits))
         sha = hashlib.sha1(repr((tree, base, at, subject, author)).encode(), usedforsecurity=False).hexdigest()
-        revision = Revision(sha, (base,) if base else (), author, author, at, subject)
+        revision = Revision(
+            sha, (base,) if base else (), author, author, at, subject.partition("\n")[0], trailers_of(subject)
+        )
         self.commits[sha] = revision, tree
         self.refs[full] = sha
         return sha

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import os
+import posixpath
+import tarfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
 import docker
+import pytest
 
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.docker_runtime import DockerRuntime
@@ -21,11 +27,13 @@ from reconciler.core.steps import CreateInstance, EnsureNetwork, PullImage, Star
 from reconciler.ports import Runtime
 from reconciler.settings import DockerSettings
 from tests.support.engine import image_ref
-from tests.support.fake_runtime import FakeEngine, FakeRuntime, HandClock
+from tests.support.fake_engine import FakeEngine, FakeVolume, HandClock
+from tests.support.fake_runtime import FakeRuntime
 
 QUICK = Health(check=HttpCheck(8080, "/healthz"), interval=timedelta(milliseconds=200), startup=timedelta(seconds=2))
 PATIENCE = 20.0
 OWNER = "house"
+_serial = itertools.count()
 
 
 class Nothing:
@@ -58,6 +66,9 @@ class Hands(Protocol):
     def remove(self, name: str) -> None: ...
     def squat(self, environment: str, name: str) -> None: ...
     def forget_image(self, image: str) -> None: ...
+    def write(self, name: str, path: str, text: bytes) -> None: ...
+    def read(self, name: str, path: str) -> bytes: ...
+    def claim_volume(self, name: str) -> None: ...
 
 
 @dataclass
@@ -74,6 +85,7 @@ class House:
     checks: dict[str, Health] = field(default_factory=dict)
     hints: list[tuple[str, str]] = field(default_factory=list)
     hinted: threading.Event = field(default_factory=threading.Event)
+    metered: tuple[str, ...] = ()
 
     def hint(self, environment: str, detail: str) -> None:
         self.hints.append((environment, detail))
@@ -91,7 +103,7 @@ class House:
         )
 
     def observe(self, *images: str) -> LiveState:
-        return self.runtime.observe(self.environment, self.checks, images)
+        return self.runtime.observe(self.environment, self.checks, images, self.metered)
 
     def settle(self, done: Callable[[LiveState], bool], *images: str) -> LiveState:
         """The first live state for which `done` holds; the last one is shown when none comes."""
@@ -171,6 +183,23 @@ class FakeHands:
     def change(self, name: str, difference: Difference) -> None:
         self.engine.containers[name].differences.append(difference)
 
+    def _volume(self, name: str, path: str) -> tuple[FakeVolume, str]:
+        effect = self.engine.containers[name].effect
+        directory, file = posixpath.split(path)
+        (volume,) = [v for v in effect.spec.volumes if v.path == directory]
+        return self.engine.volumes[names.volume(effect.environment, effect.spec.name, volume.name)], file
+
+    def write(self, name: str, path: str, text: bytes) -> None:
+        volume, file = self._volume(name, path)
+        volume.files[file] = text
+
+    def read(self, name: str, path: str) -> bytes:
+        volume, file = self._volume(name, path)
+        return volume.files[file]
+
+    def claim_volume(self, name: str) -> None:
+        self.engine.volumes[name] = FakeVolume("someone")
+
 
 @dataclass
 class RealHands:
@@ -199,6 +228,24 @@ class RealHands:
 
     def forget_image(self, image: str) -> None:
         self.client.remove_image(image, force=True)
+
+    def write(self, name: str, path: str, text: bytes) -> None:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            entry = tarfile.TarInfo(posixpath.basename(path))
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+        self.client.put_archive(name, posixpath.dirname(path), buffer.getvalue())
+
+    def read(self, name: str, path: str) -> bytes:
+        stream, _ = self.client.get_archive(name, path)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as tar:
+            file = tar.extractfile(tar.getmembers()[0])
+            assert file is not None
+            return file.read()
+
+    def claim_volume(self, name: str) -> None:
+        self.client.create_volume(name, labels={"someone": "else"})
 
 
 def fake_house(environment: str) -> House:
@@ -244,6 +291,21 @@ def real_house(environment: str, host: str, hello: Mapping[str, str], client: do
 
     house.pass_time = wait_for_a_hint
     return house
+
+
+def either_house(request: pytest.FixtureRequest) -> Iterator[House]:
+    """The body of a fixture that is given `fake` or `docker`: such a house, taken down in the end."""
+    environment = f"c{os.getpid():x}-{next(_serial)}"
+    if request.param == "fake":
+        yield fake_house(environment)
+        return
+    client = request.getfixturevalue("raw")
+    built = real_house(environment, request.getfixturevalue("engine"), request.getfixturevalue("hello"), client)
+    built.runtime.watch(built.hint)
+    yield built
+    built.runtime.close()
+    built.other.close()
+    demolish(client, environment)
 
 
 def demolish(client: docker.APIClient, environment: str) -> None:

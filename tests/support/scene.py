@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from reconciler.core import names
+from reconciler.core.delivery import Rollout
+from reconciler.core.fold import remember
 from reconciler.core.live import Foreign, HealthStatus, ImageState, ImageStatus, Instance, LiveState, Phase
-from reconciler.core.memory import EnvironmentMemory, remember
-from reconciler.core.model import Drain, ImageRef, Port, Rollout, ServiceSpec, Target, version_of
-from reconciler.core.plan import Question, Wish, plan
+from reconciler.core.memory import EnvironmentMemory
+from reconciler.core.model import Drain, ImageRef, Port, ServiceSpec, Target, version_of
+from reconciler.core.plan import plan
+from reconciler.core.question import Question, Wish
 from reconciler.core.record import Entry, What
 from reconciler.core.status import Plan, ServicePlan, Sync
 from reconciler.core.steps import (
@@ -100,9 +103,11 @@ class Scene:
             self.orphans,
             self.network,
         )
-        return plan(
-            Question(ENVIRONMENT, None, wishes, live, self.memory, self.now, None, self.up_since, self.able_since)
-        )
+        return plan(self.question(wishes, live))
+
+    def question(self, wishes: dict[str, Wish], live: LiveState) -> Question:
+        """What the plan is asked: a place for kinds of scenes that know more."""
+        return Question(ENVIRONMENT, None, wishes, live, self.memory, self.now, None, self.up_since, self.able_since)
 
     def record(self, what: What, step: Step | None = None, **changes: object) -> None:
         details = dict(describe(step)) if step is not None and not isinstance(step, Transition) else {}
@@ -154,9 +159,9 @@ class Scene:
                 to_version=step.to_version,
             )
             return
-        self.record(What.INTENT, step)
+        self.record(What.INTENT, step, service=service)
         self.effect(step)
-        self.record(What.DONE, step)
+        self.record(What.DONE, step, service=service)
 
     def effect(self, step: Step) -> None:  # noqa: C901 - one case for each effect
         self.log.append(type(step).__name__)
@@ -177,9 +182,9 @@ class Scene:
                 self.change(name, serving=False)
             case TerminateInstance(name):
                 if name not in self.stubborn:
-                    self.change(name, phase=Phase.EXITED, exit_code=0, serving=False)
+                    self.change(name, phase=Phase.EXITED, exit_code=0, serving=False, finished_at=self.now)
             case KillInstance(name):
-                self.change(name, phase=Phase.EXITED, exit_code=137, serving=False)
+                self.change(name, phase=Phase.EXITED, exit_code=137, serving=False, finished_at=self.now)
             case RemoveInstance(name):
                 self.instances.pop(name, None)
             case SweepOrphan(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -78,6 +79,7 @@ class World:
     clock: HandClock = field(default_factory=HandClock)
     repository: FakeRepository = field(default_factory=FakeRepository)
     disk: JournalDisk = field(default_factory=JournalDisk)
+    news: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
         self.engine = FakeEngine(self.clock, registry={image(letter): None for letter in "abcdef"})
@@ -99,7 +101,7 @@ class World:
             schemas=SCHEMAS,
             uniform=lambda low, high: low,
         )
-        self.reconciler = Reconciler(house)
+        self.reconciler = Reconciler(house, lambda _environment: self.news())
 
     def commit(self, **services: bytes | None) -> str:
         """One commit: services by name (None removes it)."""

@@ -48,6 +48,15 @@ def test_an_environment_is_not_given_out_again_until_it_is_done(inbox):
     assert inbox.take(0) is None
 
 
+def test_news_are_what_asks_for_git(inbox):
+    inbox.request("a", cause("engine"))
+    assert not inbox.news("a")
+    inbox.request("a", cause("webhook", git=True))
+    assert inbox.news("a") and not inbox.news("b")
+    inbox.take(0)
+    assert not inbox.news("a"), "whoever took it knows"
+
+
 def test_one_taken_environment_does_not_hold_up_the_others(inbox):
     inbox.request("a", cause())
     inbox.take(0)

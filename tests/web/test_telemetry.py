@@ -3,11 +3,14 @@
 import io
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import structlog
 
-from reconciler.core.status import ServiceHealth, ServicePlan, Sync
+from reconciler.core.delivery import Strategy
+from reconciler.core.live import Instance, Phase
+from reconciler.core.status import Progress, ServiceHealth, ServicePlan, StageProgress, Sync, VersionTraffic
 from reconciler.redact import HIDDEN, Redactor
 from reconciler.settings import LogSettings
 from reconciler.telemetry import QUIET_FOR, Metrics, Quiet, configure_logs
@@ -24,6 +27,10 @@ NAMES = {
     "reconciler_leader",
     "reconciler_drift",
     "reconciler_journal_records",
+    "reconciler_traffic_weight",
+    "reconciler_rollout_stage",
+    "reconciler_rollout_paused",
+    "reconciler_instances",
 }
 
 
@@ -106,8 +113,70 @@ def test_these_metrics_and_no_others():
 def test_labels_name_things_never_revisions_or_urls():
     metrics = Metrics()
     metrics.show(status("production", services=2))
+    metrics.show(released("staging", VersionTraffic("a" * 64, 1.0, 0, 1)))
     labels = {key for family in metrics.registry.collect() for sample in family.samples for key in sample.labels}
-    assert labels <= {"environment", "service", "sync", "health", "le"}
+    assert labels <= {"environment", "service", "sync", "health", "le", "version", "phase"}
+    assert {s["version"] for s in series(metrics, "reconciler_traffic_weight")} == {"a" * 12}, "short ones"
+
+
+def released(environment, *split, stage=None, instances=()):
+    """A status whose only service is behind a proxy."""
+    found = status(environment)
+    plan = replace(found.plan.services["web0"], progress=Progress(Strategy.CANARY, stage=stage, split=split))
+    return replace(found, plan=replace(found.plan, services={"web0": replace(plan, instances=instances)}))
+
+
+def series(metrics, name):
+    """The labels and the value, as `value`, of each series."""
+    return [
+        {**sample.labels, "value": sample.value}
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == name
+    ]
+
+
+def instance(version, number, phase=Phase.RUNNING):
+    return Instance(str(number), f"i{number}", "web0", version, "r", number, "image", phase, START)
+
+
+def test_a_release_is_seen_in_shares_stages_and_instances():
+    metrics = Metrics()
+    a, b = "a" * 64, "b" * 64
+    split = (VersionTraffic(a, 0.95, 3, 2), VersionTraffic(b, 0.05, None, 1))
+    instances = (instance(a, 1), instance(a, 2), instance(b, 3, Phase.CREATED))
+    where = {"environment": "production", "service": "web0"}
+    metrics.show(released("production", *split, stage=StageProgress(2, 4, 5, paused=True), instances=instances))
+    assert series(metrics, "reconciler_traffic_weight") == [
+        {**where, "version": "a" * 12, "value": 0.95},
+        {**where, "version": "b" * 12, "value": 0.05},
+    ]
+    assert series(metrics, "reconciler_rollout_stage") == [{**where, "value": 2}]
+    assert series(metrics, "reconciler_rollout_paused") == [{**where, "value": 1}]
+    assert series(metrics, "reconciler_instances") == [
+        {**where, "version": "a" * 12, "phase": "running", "value": 2},
+        {**where, "version": "b" * 12, "phase": "created", "value": 1},
+    ]
+    metrics.show(released("production", VersionTraffic(b, 1.0, 0, 1), instances=(instance(b, 3),)))
+    assert series(metrics, "reconciler_traffic_weight") == [{**where, "version": "b" * 12, "value": 1}]
+    assert series(metrics, "reconciler_rollout_stage") == [{**where, "value": 0}]
+    assert series(metrics, "reconciler_rollout_paused") == [{**where, "value": 0}]
+    assert [found["phase"] for found in series(metrics, "reconciler_instances")] == ["running"]
+    metrics.show(status("production"))
+    for name in ("traffic_weight", "rollout_stage", "rollout_paused", "instances"):
+        assert series(metrics, f"reconciler_{name}") == []
+
+
+def test_a_thousand_versions_leave_no_series_behind():
+    metrics = Metrics()
+    for number in range(1000):
+        version = f"{number:064x}"[::-1]
+        metrics.show(released("production", VersionTraffic(version, 1.0, 0, 1), instances=(instance(version, 1),)))
+    for name in ("traffic_weight", "rollout_stage", "rollout_paused", "instances"):
+        assert len(series(metrics, f"reconciler_{name}")) == 1
+    metrics.forget("production")
+    for name in ("traffic_weight", "rollout_stage", "rollout_paused", "instances"):
+        assert series(metrics, f"reconciler_{name}") == []
 
 
 def services(metrics):

@@ -2,20 +2,24 @@
  * hello: a small HTTP server whose behaviour is set by environment variables, for the sample and the tests.
  *
  *   hello                            serve
+ *   hello function                   serve as a function: POST answers with its body in upper case
  *   hello check                      exit 0 if the server in this container answers /healthz with 200
  *   hello get HOST PORT PATH COUNT   COUNT requests, the name resolved for each; a line per failure, then a summary.
  *                                    COUNT 0: until SIGTERM, with a summary by version five times a second
  *
- * PORT (8080), VERSION, START_DELAY_MS, UNHEALTHY=1, UNHEALTHY_AFTER_MS, EXIT_AFTER_MS + EXIT_CODE, IGNORE_TERM=1,
- * ALLOCATE_MB, LOG_LINES. On SIGTERM it stops accepting, finishes the requests in flight and exits 0.
+ * README.md lists the paths and the variables. On SIGTERM it takes what is already at the door, answers the requests
+ * in flight with `Connection: close`, closes idle connections, and exits 0 when the last request is done.
  */
-#define _GNU_SOURCE
+#include "hello.h"
+
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,68 +30,203 @@
 #ifndef DEFAULT_VERSION
 #define DEFAULT_VERSION "dev"
 #endif
+#define LARGEST_BODY 65536
+#define PATIENCE_MS 30000 /* for the next request of a connection, and for the rest of one that began */
 
-static atomic_int in_flight, stopping;
+atomic_int stopping;
+int bell;
+const char *version;
+static atomic_int connections;
+static atomic_long asked; /* requests other than /healthz, for FAIL_PERCENT and COLD_REQUESTS */
 static long born;
-static const char *version;
+static int function, rope;
 
-static long now_ms(void) {
+long now_ms(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return t.tv_sec * 1000L + t.tv_nsec / 1000000L;
 }
-static void sleep_ms(long ms) {
+void sleep_ms(long ms) {
     struct timespec t = {ms / 1000, (ms % 1000) * 1000000L};
-    while (nanosleep(&t, &t) == -1 && errno == EINTR) {}
+    while (ms > 0 && nanosleep(&t, &t) == -1 && errno == EINTR) {}
 }
-static long setting(const char *name, long otherwise) {
+long setting(const char *name, long otherwise) {
     const char *text = getenv(name);
     return text && *text ? strtol(text, NULL, 10) : otherwise;
 }
-static void on_term(int number) { (void)number; atomic_store(&stopping, 1); }
+void on_term(int number) {
+    (void)number;
+    int kept = errno;
+    if (!atomic_exchange(&stopping, 1) && rope && write(rope, "", 1) < 0) {} /* wakes whoever polls the bell */
+    errno = kept;
+}
+int send_all(int fd, const void *content, size_t size) {
+    for (const char *at = content; size;) {
+        ssize_t sent = send(fd, at, size, MSG_NOSIGNAL);
+        if (sent <= 0) return -1;
+        at += sent, size -= (size_t)sent;
+    }
+    return 0;
+}
 
 static int healthy(void) {
     long after = setting("UNHEALTHY_AFTER_MS", -1);
     return !setting("UNHEALTHY", 0) && !(after >= 0 && now_ms() - born >= after);
 }
 
+struct request {
+    char text[8192]; /* the head, ended by 0, and behind `head` bytes whatever came with it */
+    size_t head, have, length;
+    char *body; /* `length` bytes */
+    int last;   /* the connection ends with the answer */
+    int served; /* not its first request */
+};
+
+/* The value of a header, copied. 0 if there is none. */
+static int header(const struct request *it, const char *name, char *value, size_t room) {
+    const char *at = strcasestr(it->text, name); /* `name` begins with \n and ends with a colon */
+    if (!at) return 0;
+    at += strlen(name);
+    at += strspn(at, " \t");
+    snprintf(value, room, "%.*s", (int)strcspn(at, "\r\n"), at);
+    return 1;
+}
+
+/* Waits for more of a request. An idle connection gives up when SIGTERM comes; one that has begun a request, or has just
+   been made for one, has a second more. */
+static int more(int fd, int idle) {
+    for (long until = now_ms() + PATIENCE_MS, left; (left = until - now_ms()) > 0;) {
+        int told = atomic_load(&stopping);
+        if (told) left = idle ? 0 : left < 1000 ? left : 1000;
+        struct pollfd of[2] = {{.fd = fd, .events = POLLIN}, {.fd = told ? -1 : bell, .events = POLLIN}};
+        int ready = poll(of, 2, (int)left);
+        if (ready > 0 && of[0].revents) return 1;
+        if (told && ready >= 0) return 0;
+    }
+    return 0;
+}
+
+/* Reads the next request with its body. 200, 0 when the connection is over, or the status of the refusal. */
+static int receive(int fd, struct request *it) {
+    const char *end;
+    char value[64];
+    memmove(it->text, it->text + it->head, it->have -= it->head); /* what came behind the one before */
+    it->head = it->length = 0;
+    it->text[it->have] = 0;
+    while (!(end = strstr(it->text, "\r\n\r\n"))) {
+        if (it->have == sizeof it->text - 1) return 431;
+        if (!more(fd, it->served && it->have == 0)) return 0;
+        ssize_t got = recv(fd, it->text + it->have, sizeof it->text - 1 - it->have, 0);
+        if (got <= 0) return 0;
+        it->text[it->have += (size_t)got] = 0;
+    }
+    it->head = (size_t)(end - it->text) + 4;
+    it->text[it->head - 1] = 0; /* the head alone is searched from here on */
+    it->last = strstr(it->text, " HTTP/1.0\r") != NULL;
+    if (header(it, "\nConnection:", value, sizeof value)) it->last = it->last || strcasestr(value, "close") != NULL;
+    if (header(it, "\nTransfer-Encoding:", value, sizeof value)) return 411;
+    if (!header(it, "\nContent-Length:", value, sizeof value)) return 200;
+    it->length = strtoul(value, NULL, 10);
+    if (it->length > LARGEST_BODY || !(it->body = malloc(it->length + 1))) return it->length = 0, 413;
+    size_t here = it->have - it->head < it->length ? it->have - it->head : it->length;
+    memcpy(it->body, it->text + it->head, here);
+    memmove(it->text + it->head, it->text + it->head + here, it->have -= it->head + here);
+    it->have += it->head;
+    for (ssize_t got; here < it->length; here += (size_t)got)
+        if (!more(fd, 0) || (got = recv(fd, it->body + here, it->length - here, 0)) <= 0) return 0;
+    return 200;
+}
+
+static int reply(int fd, struct request *it, int status, const char *body, size_t size) {
+    char text[1024];
+    const char *reason = status == 200 ? "OK" : status == 503 ? "Service Unavailable" : status == 500 ? "Failed" : "Refused";
+    int head = snprintf(text, 512,
+                        "HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nX-Version: %.100s\r\n"
+                        "Connection: %s\r\n\r\n", status, reason, size, version, it->last ? "close" : "keep-alive");
+    if (strncmp(it->text, "HEAD ", 5) == 0) size = 0;
+    if (size <= 512) { /* one write, one packet */
+        memcpy(text + head, body, size);
+        return send_all(fd, text, (size_t)head + size);
+    }
+    return send_all(fd, text, (size_t)head) || send_all(fd, body, size);
+}
+
+/* One chunk each 100 ms: for `ms`, then an end; or, if it is -1, until the client closes. */
+static int stream(int fd, const struct request *it, long ms) {
+    char text[512];
+    long began = now_ms();
+    int size = snprintf(text, sizeof text,
+                        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\nX-Version: %.100s\r\n"
+                        "Connection: %s\r\n\r\n", version, it->last ? "close" : "keep-alive");
+    while (!send_all(fd, text, (size_t)size)) {
+        if (ms >= 0 && now_ms() - began >= ms) return send_all(fd, "0\r\n\r\n", 5);
+        char line[160];
+        int bytes = snprintf(line, sizeof line, "hello %.100s\n", version);
+        size = snprintf(text, sizeof text, "%x\r\n%s\r\n", (unsigned)bytes, line);
+        long left = ms < 0 ? 100 : began + ms - now_ms();
+        sleep_ms(left < 100 ? left : 100);
+    }
+    return -1;
+}
+
+/* The failures on demand: waits as told, and says whether this request is to fail. */
+static int trouble(void) {
+    const char *percent = getenv("FAIL_PERCENT");
+    double share = percent ? strtod(percent, NULL) / 100 : 0;
+    long number = atomic_fetch_add(&asked, 1) + 1;
+    if (number <= setting("COLD_REQUESTS", 0)) sleep_ms(setting("COLD_MS", 0));
+    return (long)((double)number * share + 1e-9) > (long)((double)(number - 1) * share + 1e-9); /* evenly spread */
+}
+
+/* Answers one request. 0: the connection goes on; 1: it is over. */
+static int handle(int fd, struct request *it, const char *host) {
+    char body[256], method[16] = "", target[256] = "", key[64];
+    sscanf(it->text, "%15s %255s", method, target);
+    const char *query = strchr(target, '?'), *found = query ? strstr(query, "ms=") : NULL;
+    size_t path = query ? (size_t)(query - target) : strlen(target);
+    long ms = found ? strtol(found + 3, NULL, 10) : -1;
+    if (atomic_load(&stopping)) it->last = 1;
+    sleep_ms(setting("DELAY_MS", 0));
+    if (path == 8 && !strncmp(target, "/healthz", path)) {
+        int good = healthy();
+        return reply(fd, it, good ? 200 : 503, good ? "ok\n" : "unhealthy\n", good ? 3 : 10) || it->last;
+    }
+    if (trouble()) return reply(fd, it, 500, "failing on demand\n", 18) || it->last;
+    if (path == 3 && !strncmp(target, "/ws", path) && header(it, "\nSec-WebSocket-Key:", key, sizeof key))
+        return talk(fd, key, (unsigned char *)it->text + it->head, it->have - it->head), 1;
+    if (path == 8 && !strncmp(target, "/endless", path)) return stream(fd, it, ms) || it->last;
+    if (path == 5 && !strncmp(target, "/slow", path)) sleep_ms(ms < 0 ? 1000 : ms);
+    if (atomic_load(&stopping)) it->last = 1;
+    if (function && !strcmp(method, "POST")) {
+        for (size_t i = 0; i < it->length; i++) it->body[i] = (char)toupper((unsigned char)it->body[i]);
+        return reply(fd, it, 200, it->body ? it->body : "", it->length) || it->last;
+    }
+    int size = snprintf(body, sizeof body, "hello %.100s %s\n", version, host);
+    return reply(fd, it, 200, body, (size_t)size) || it->last;
+}
+
 /* One connection: requests one after another until the client closes, is silent for 30 s, or the server stops. */
 static void *serve(void *argument) {
-    int fd = (int)(long)argument;
-    char request[4096], host[64] = "", body[256], answer[512];
-    struct timeval patience = {30, 0};
+    int fd = (int)(long)argument, yes = 1, over = 0;
+    struct timeval patience = {PATIENCE_MS / 1000, 0};
+    struct request it = {0};
+    char host[64] = "";
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     gethostname(host, sizeof host - 1);
-    for (;;) {
-        size_t have = 0;
-        ssize_t got = 0;
-        request[0] = 0;
-        while (!strstr(request, "\r\n\r\n") && have < sizeof request - 1) {
-            got = recv(fd, request + have, sizeof request - 1 - have, 0);
-            if (got <= 0) break;
-            have += (size_t)got;
-            request[have] = 0;
-        }
-        if (got <= 0 || !strstr(request, "\r\n\r\n")) break;
-        atomic_fetch_add(&in_flight, 1);
-        int status = 200;
-        if (strncmp(request, "GET /healthz", 12) == 0) {
-            status = healthy() ? 200 : 503;
-            snprintf(body, sizeof body, "%s\n", status == 200 ? "ok" : "unhealthy");
-        } else {
-            if (strncmp(request, "GET /slow", 9) == 0) sleep_ms(1000);
-            snprintf(body, sizeof body, "hello %s %s\n", version, host);
-        }
-        int last = atomic_load(&stopping) || strcasestr(request, "connection: close") != NULL;
-        int size = snprintf(answer, sizeof answer,
-                            "HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: %s\r\n\r\n%s",
-                            status, status == 200 ? "OK" : "Service Unavailable", strlen(body),
-                            last ? "close" : "keep-alive", body);
-        ssize_t sent = send(fd, answer, (size_t)size, MSG_NOSIGNAL);
-        atomic_fetch_sub(&in_flight, 1);
-        if (sent < 0 || last) break;
+    while (!over) {
+        int status = receive(fd, &it);
+        if (status == 0) break;
+        if (status != 200) it.last = 1;
+        over = status == 200 ? handle(fd, &it, host) : (reply(fd, &it, status, "refused\n", 8), 1);
+        free(it.body);
+        it.body = NULL;
+        it.served = 1;
     }
+    free(it.body);
     close(fd);
+    atomic_fetch_sub(&connections, 1);
     return NULL;
 }
 
@@ -97,15 +236,32 @@ static void *leave(void *argument) {
     _exit((int)setting("EXIT_CODE", 1));
 }
 
-static int listen_on(int port) {
-    int fd = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
-    struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
+/* Listens on the port, and tells which one it became: 0 stands for any free one. */
+static int listen_on(int *port) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), yes = 1;
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons((unsigned short)*port)};
+    socklen_t size = sizeof here;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     if (bind(fd, (struct sockaddr *)&here, sizeof here) || listen(fd, 512)) { perror("listen"); exit(1); }
+    if (!getsockname(fd, (struct sockaddr *)&here, &size)) *port = ntohs(here.sin_port);
     return fd;
 }
 
+/* Everything at the door is let in; also after SIGTERM, before the door is shut: those connections are made already. */
+static void let_in(int listener, const pthread_attr_t *detached) {
+    pthread_t thread;
+    for (int fd; (fd = accept(listener, NULL, NULL)) >= 0;) {
+        atomic_fetch_add(&connections, 1);
+        if (!pthread_create(&thread, detached, serve, (void *)(long)fd)) continue;
+        atomic_fetch_sub(&connections, 1);
+        close(fd);
+    }
+}
+
 static int run(void) {
+    int pipe_ends[2];
+    if (pipe(pipe_ends)) { perror("pipe"); return 1; }
+    bell = pipe_ends[0], rope = pipe_ends[1];
     struct sigaction term = {.sa_handler = setting("IGNORE_TERM", 0) ? SIG_IGN : on_term};
     sigaction(SIGTERM, &term, NULL);
     pthread_attr_t detached;
@@ -124,124 +280,17 @@ static int run(void) {
     for (long left = setting("START_DELAY_MS", 0); left > 0 && !atomic_load(&stopping); left -= 20) sleep_ms(20);
     if (atomic_load(&stopping)) return 0;
     if (!healthy()) printf("hello %s will not become healthy: UNHEALTHY is set\n", version);
-    int port = (int)setting("PORT", 8080), listener = listen_on(port);
-    struct timeval tick = {0, 50000};
-    setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick); /* so that SIGTERM is seen without a race */
+    int port = (int)setting("PORT", 8080), listener = listen_on(&port);
     printf("hello %s listens on %d\n", version, port);
     while (!atomic_load(&stopping)) {
-        int fd = accept(listener, NULL, NULL);
-        if (fd < 0) continue;
-        if (pthread_create(&thread, &detached, serve, (void *)(long)fd)) close(fd);
+        struct pollfd of[2] = {{.fd = listener, .events = POLLIN}, {.fd = bell, .events = POLLIN}};
+        if (poll(of, 2, -1) > 0) let_in(listener, &detached);
     }
+    let_in(listener, &detached);
     close(listener);
-    while (atomic_load(&in_flight)) sleep_ms(10);
+    while (atomic_load(&connections)) sleep_ms(10);
     printf("hello %s stopped\n", version);
     return 0;
-}
-
-/* Asks the container's own name server (RFC 1035): a static program has no resolver of its own to rely on. */
-static int resolve(const char *name, struct in_addr *found) {
-    if (inet_pton(AF_INET, name, found) == 1) return 0;
-    char server[64] = "127.0.0.11", line[256];
-    FILE *file = fopen("/etc/resolv.conf", "r");
-    while (file && fgets(line, sizeof line, file)) if (sscanf(line, "nameserver %63s", server) == 1) break;
-    if (file) fclose(file);
-    unsigned char packet[512] = {0x12, 0x34, 1, 0, 0, 1};
-    size_t at = 12;
-    for (const char *label = name; *label;) {
-        size_t size = strcspn(label, ".");
-        if (size > 63 || at + size > 250) return -1;
-        packet[at++] = (unsigned char)size;
-        memcpy(packet + at, label, size);
-        at += size;
-        label += size + (label[size] == '.');
-    }
-    memcpy(packet + at, "\0\0\1\0\1", 5);
-    at += 5;
-    struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(53)};
-    struct timeval patience = {2, 0};
-    int fd = socket(AF_INET, SOCK_DGRAM, 0);
-    inet_pton(AF_INET, server, &there.sin_addr);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    ssize_t size = -1;
-    if (!connect(fd, (struct sockaddr *)&there, sizeof there) && send(fd, packet, at, 0) > 0)
-        size = recv(fd, packet, sizeof packet, 0);
-    close(fd);
-    for (size_t i = at; size > 0 && i < (size_t)size;) { /* answers: name, type, class, ttl, length, content */
-        while (i < (size_t)size && packet[i] && packet[i] < 0xC0) i += packet[i] + 1;
-        i += i < (size_t)size && packet[i] ? 2 : 1;
-        if (i + 10 > (size_t)size) break;
-        unsigned length = packet[i + 8] << 8 | packet[i + 9];
-        if (packet[i + 1] == 1 && length == 4 && i + 14 <= (size_t)size) return memcpy(found, packet + i + 10, 4), 0;
-        i += 10 + length;
-    }
-    return -1;
-}
-
-/* The status of one GET, or -1 with the reason in `why`. */
-static int get(const char *host, int port, const char *path, char *body, size_t room, const char **why) {
-    struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port)};
-    struct timeval patience = {5, 0};
-    char text[1024];
-    size_t have = 0;
-    int status = -1;
-    if (resolve(host, &there.sin_addr)) return *why = "the name is not known", -1;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    snprintf(text, sizeof text, "GET %.500s HTTP/1.1\r\nHost: %.100s\r\nConnection: close\r\n\r\n", path, host);
-    if (connect(fd, (struct sockaddr *)&there, sizeof there) || send(fd, text, strlen(text), MSG_NOSIGNAL) < 0) {
-        *why = strerror(errno);
-    } else {
-        for (ssize_t got; have < sizeof text - 1 && (got = recv(fd, text + have, sizeof text - 1 - have, 0)) > 0;) have += (size_t)got;
-        text[have] = 0;
-        if (sscanf(text, "HTTP/1.1 %d", &status) != 1) *why = "no answer";
-        char *start = strstr(text, "\r\n\r\n");
-        snprintf(body, room, "%s", start ? start + 4 : "");
-        body[strcspn(body, "\n")] = 0;
-    }
-    close(fd);
-    return status;
-}
-
-struct tally { char version[32]; long count; };
-
-/* One line of totals. The versions follow in the order in which they were first met. */
-static void summarise(long count, long good, long bad, const struct tally *met) {
-    printf("%ld requests, %ld answered, %ld failed", count, good, bad);
-    for (int i = 0; i < 16 && met[i].count; i++) printf("%s %s %ld", i ? "," : ":", met[i].version, met[i].count);
-    printf("\n");
-}
-
-static void tell(struct tally *met, const char *body) {
-    char name[32] = "";
-    if (sscanf(body, "hello %31s", name) != 1) return;
-    for (int i = 0; i < 16; i++) {
-        if (met[i].count && strcmp(met[i].version, name)) continue;
-        strcpy(met[i].version, name);
-        met[i].count++;
-        return;
-    }
-}
-
-static int ask(const char *host, int port, const char *path, long count) {
-    long good = 0, bad = 0, i, told = 0;
-    char body[256] = "", seen[256] = "";
-    struct tally met[16] = {0}, none[16] = {0};
-    struct sigaction term = {.sa_handler = on_term};
-    sigaction(SIGTERM, &term, NULL);
-    for (i = 0; (count == 0 || i < count) && !atomic_load(&stopping); i++) {
-        const char *why = "";
-        int status = get(host, port, path, body, sizeof body, &why);
-        if (status >= 200 && status < 400) good++;
-        else { bad++; printf("request %ld failed: %d %s\n", i + 1, status, why); }
-        if (status == 200) tell(met, body);
-        if (count && status == 200 && strcmp(body, seen)) { printf("%s\n", body); strcpy(seen, body); }
-        if (!count && now_ms() - told >= 200) { summarise(i + 1, good, bad, met); told = now_ms(); }
-        sleep_ms(5);
-    }
-    summarise(i, good, bad, count ? none : met);
-    return bad ? 1 : 0;
 }
 
 int main(int argc, char **argv) {
@@ -256,6 +305,7 @@ int main(int argc, char **argv) {
     }
     if (argc == 6 && !strcmp(argv[1], "get"))
         return ask(argv[2], atoi(argv[3]), argv[4], strtol(argv[5], NULL, 10));
-    if (argc != 1) return fprintf(stderr, "usage: hello [check | get HOST PORT PATH COUNT]\n"), 2;
+    function = argc == 2 && !strcmp(argv[1], "function");
+    if (argc != 1 && !function) return fprintf(stderr, "usage: hello [function | check | get HOST PORT PATH COUNT]\n"), 2;
     return run();
 }

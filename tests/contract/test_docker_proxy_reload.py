@@ -1,0 +1,222 @@
+"""A new configuration on a real engine: what older workers go on with is seen and can be cut, and no shift is lost."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import docker
+import pytest
+
+from reconciler.adapters.clock import SystemClock
+from reconciler.adapters.haproxy import HaproxyTraffic
+from reconciler.adapters.haproxy_former import Former
+from reconciler.core.delivery import Route
+from reconciler.core.errors import Retryable
+from reconciler.core.live import Backend, ServerMode
+from reconciler.core.proxy_config import RouteWish
+from reconciler.core.steps import CutSessions, EnsureProxy, FreePlace, Share, ShiftTraffic
+from tests.contract.test_traffic_trouble import between
+from tests.support.proxy_house import ProxyHouse, until, web
+from tools import proxy_image
+
+LATE = RouteWish("late", Route(8080, paths=("/late",)), 1)
+LATER = RouteWish("later", Route(8080, paths=("/later",)), 1)
+READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
+
+
+@pytest.fixture
+def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient, tmp_path: Path) -> Iterator[ProxyHouse]:
+    built = ProxyHouse(raw, engine, tmp_path, hello, proxy_image.build(engine))
+    yield built
+    built.demolish()
+
+
+class Traffic:
+    """The environment of a house, steered by the program."""
+
+    def __init__(self, house: ProxyHouse) -> None:
+        self.house = house
+        self.backend = house.backend("web")
+        self.hints: list[str] = []
+        self.again()
+
+    def again(self) -> None:
+        """As after a start of the daemon."""
+        environment = self.house.environment
+        self.port = HaproxyTraffic({environment: self.house.made()}, {environment: self.house.settings}, SystemClock())
+
+    def ensure(self, *wishes: RouteWish) -> None:
+        config = self.house.config(*wishes)
+        self.port.apply(self.house.environment, EnsureProxy(self.house.environment, config.digest, config.text))
+
+    def shift(self, *shares: tuple[str, ServerMode]) -> None:
+        table = tuple(Share(address, address, 8080, mode, 100) for address, mode in shares)
+        self.port.apply(self.house.environment, ShiftTraffic(self.backend, "web", table))
+
+    def look(self) -> Backend:
+        return self.port.observe(self.house.environment).backends[self.backend]
+
+    def sessions(self, address: str) -> int | None:
+        return next((server.sessions for server in self.look().servers if server.address == address), 0)
+
+    def mode(self, address: str) -> ServerMode | None:
+        return next((server.mode for server in self.look().servers if server.address == address), None)
+
+    def hint(self, _environment: str, words: str) -> None:
+        self.hints.append(words)
+
+
+@pytest.fixture
+def traffic(house: ProxyHouse) -> Iterator[Traffic]:
+    made = Traffic(house)
+    made.ensure(web())
+    yield made
+    made.port.close()
+
+
+@contextmanager
+def asked(traffic: Traffic, path: str) -> Iterator[http.client.HTTPConnection]:
+    """A request that goes on; its answer is not read yet."""
+    before = traffic.look().sessions
+    with closing(traffic.house.connection_to()) as connection:
+        connection.request("GET", path)
+        until(lambda: traffic.look().sessions > before, "the request goes on")
+        yield connection
+
+
+def test_what_goes_on_in_older_workers_is_seen_until_it_ends(traffic: Traffic) -> None:
+    old, new = traffic.house.instance("1.0"), traffic.house.instance("2.0")
+    traffic.shift((old, READY))
+    traffic.port.watch(traffic.hint)
+    with asked(traffic, "/slow?ms=3000") as first:
+        traffic.ensure(web(), LATE)
+        with asked(traffic, "/slow?ms=3000") as second:
+            traffic.ensure(web(), LATE, LATER)
+            assert traffic.sessions(old) == 2, "one in each of the two older workers"
+            assert traffic.look().sessions == 2
+            traffic.shift((old, DRAIN), (new, READY))
+            traffic.shift((new, READY))
+            assert (traffic.mode(old), traffic.sessions(old)) == (MAINT, 2), "with a place or without"
+            answers = [connection.getresponse() for connection in (first, second)]
+            assert [answer.status for answer in answers] == [200, 200]
+    until(lambda: any(f"{old}:8080 is idle in older workers" in hint for hint in traffic.hints), "its end is noticed")
+    assert traffic.sessions(old) == 0
+
+
+def test_a_client_that_is_idle_in_an_older_worker_is_waited_for(traffic: Traffic) -> None:
+    """It may send one more request, and the older worker leads it by the old table."""
+    address = traffic.house.instance()
+    traffic.shift((address, READY))
+    with closing(traffic.house.connection_to()) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().read().startswith(b"hello")
+        assert traffic.sessions(address) == 0
+        traffic.ensure(web(), LATE)
+        assert traffic.sessions(address) == 1
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        assert answer.read().startswith(b"hello")
+        assert answer.headers["Connection"] == "close", "that was its last one there"
+    until(lambda: traffic.sessions(address) == 0, "it is gone")
+
+
+def test_a_new_daemon_sees_it_too(traffic: Traffic) -> None:
+    address = traffic.house.instance()
+    traffic.shift((address, READY))
+    with asked(traffic, "/slow?ms=1500") as connection:
+        traffic.ensure(web(), LATE)
+        traffic.again()
+        assert traffic.sessions(address) == 1
+        assert connection.getresponse().status == 200
+    until(lambda: traffic.sessions(address) == 0, "it has ended")
+
+
+@pytest.mark.parametrize("how", ["cut", "free"])
+def test_it_can_be_cut(traffic: Traffic, how: str) -> None:
+    mine, other = traffic.house.instance("1.0"), traffic.house.instance("2.0")
+    traffic.shift((mine, READY))
+    with asked(traffic, "/slow?ms=60000") as doomed:
+        traffic.shift((mine, DRAIN), (other, READY))
+        with asked(traffic, "/slow?ms=2000") as spared:
+            traffic.ensure(web(), LATE)
+            assert (traffic.sessions(mine), traffic.sessions(other)) == (2, 2), "each client may ask once more"
+            effect = (
+                CutSessions(mine, traffic.backend, mine, 8080, 1)
+                if how == "cut"
+                else FreePlace(traffic.backend, mine, 8080)
+            )
+            traffic.port.apply(traffic.house.environment, effect)
+            assert doomed.getresponse().status == 502
+            assert spared.getresponse().status == 200, "the other one goes on"
+
+
+def test_the_master_is_asked_only_while_there_may_be_older_workers(traffic: Traffic) -> None:
+    address = traffic.house.instance()
+    traffic.shift((address, READY))
+    traffic.ensure(web(), LATE)
+    until(lambda: traffic.house.front.former() == (), "there is none any more")
+    with stopped(traffic):
+        assert traffic.sessions(address) == 0
+        traffic.again()
+        state = traffic.port.observe(traffic.house.environment)
+        assert [server.sessions for server in state.backends[traffic.backend].servers] == [None]
+        assert "master does not answer" in state.said
+    assert traffic.sessions(address) == 0
+
+
+@contextmanager
+def stopped(traffic: Traffic) -> Iterator[None]:
+    """The master hangs; its worker goes on."""
+    master = traffic.house.inspect()["State"]["Pid"]
+    os.kill(master, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(master, signal.SIGCONT)
+
+
+def test_no_shift_is_made_between_the_saved_state_and_the_new_worker(traffic: Traffic) -> None:
+    old, new = traffic.house.instance("1.0"), traffic.house.instance("2.0")
+    traffic.shift((old, READY))
+    wanted = traffic.house.config(web(), LATE).text
+    reload = threading.Thread(target=traffic.ensure, args=(web(), LATE))
+    shift = threading.Thread(target=traffic.shift, args=((new, READY),))
+    with stopped(traffic):
+        reload.start()
+        config = traffic.house.directory / "haproxy.cfg"
+        until(lambda: config.read_text() == wanted, "the state is saved, and the master is being asked")
+        shift.start()
+        shift.join(1.0)  # it would be through by then if nothing held it
+        assert shift.is_alive(), "it may be done in a worker whose state was read already"
+    reload.join()
+    shift.join()
+    assert (traffic.mode(old), traffic.mode(new)) == (None, READY)
+
+
+def test_a_front_lets_go_of_its_connection(house: ProxyHouse) -> None:
+    house.ensure(web())
+    before = _open_files()
+    front = house.made()
+    assert front.status()[1]
+    assert _open_files() > before
+    front.close()
+    assert _open_files() == before
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"# old workers\n7 worker 1\n", b"x" * 9_000_000], ids=["nothing", "cut", "endless"]
+)
+def test_a_master_that_talks_nonsense_is_one_that_does_not_answer(tmp_path: Path, said: bytes) -> None:
+    path = str(tmp_path / "master.sock")
+    with between(Path(path), lambda _line: said), pytest.raises(Retryable, match="master does not answer"):
+        Former(lambda: path, 0.3).texts()
