@@ -15,9 +15,9 @@ from reconciler.core import names, proxy_config, stages
 from reconciler.core.admission import Wanted
 from reconciler.core.errors import Reason
 from reconciler.core.gate import GateFinding
-from reconciler.core.live import Instance, LiveState, ProxyState, ServerMode
+from reconciler.core.live import LiveState, ProxyState, ServerMode
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
-from reconciler.core.model import Health, ServiceSpec
+from reconciler.core.model import Health
 from reconciler.core.proxy_config import RouteWish
 from reconciler.core.question import ProxyWish, Question, Wish
 from reconciler.core.scaling import Decision
@@ -151,11 +151,15 @@ class Survey:
             if known is None or known.rollout is None or spec is None or spec.rollout.gate is None:
                 continue
             plan, rollout, gate = spec.rollout.plan, known.rollout, spec.rollout.gate
-            stage = plan[min(rollout.stage, len(plan) - 1)] if plan else None
-            if stage is None or not stage.weight or rollout.shifted < min(rollout.stage, len(plan) - 1):
+            if not plan:
+                continue
+            index, since = stages.whereabouts(rollout, plan)
+            if since is None or not plan[index].weight:
                 continue
             mine = [instance for instance in live.instances if instance.service == name]
-            candidate, beside = _compared(spec, known, mine, last=stage is plan[-1])
+            candidate, beside = stages.compared(known, gate.against, mine)
+            if index == len(plan) - 1:
+                beside = []  # at the last stage nobody is beside it any more
             version, begun = rollout.to.version, rollout.started_at
             found[name] = self._gates.findings(environment, name, version, gate, candidate, beside, now, begun=begun)
         return found
@@ -172,15 +176,6 @@ class Survey:
             if decision is not None:
                 found[name] = decision
         return found
-
-
-def _compared(
-    spec: ServiceSpec, known: ServiceMemory, instances: list[Instance], *, last: bool
-) -> tuple[list[Instance], list[Instance]]:
-    """The instances of a candidate and those beside it; at the last stage nobody is beside it any more."""
-    assert spec.rollout.gate is not None
-    candidate, beside = stages.compared(known, spec.rollout.gate.against, instances)
-    return candidate, [] if last else beside
 
 
 def _routes(

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from reconciler.core import names
 from reconciler.core.diff import View
-from reconciler.core.live import HealthStatus, Instance, Phase, Server, ServerMode
+from reconciler.core.live import HealthStatus, Instance, Phase, ServerMode
 from reconciler.core.motion import Motion, stable_version
 from reconciler.core.steps import (
     CutSessions,
@@ -17,7 +17,7 @@ from reconciler.core.steps import (
     Step,
     TerminateInstance,
 )
-from reconciler.core.traffic import FULL
+from reconciler.core.traffic import FULL, draining
 
 
 def leave(view: View, instance: Instance, capacity: list[Instance], motion: Motion) -> Share | None:
@@ -73,7 +73,7 @@ def _withdraw(view: View, instance: Instance, capacity: list[Instance], motion: 
             motion.wait("enough healthy instances before old ones go")
             return Share(instance.name, server.address, server.port, ServerMode.READY, max(server.weight, 1))
         capacity[:] = [other for other in capacity if other.name != instance.name]
-        return _draining(instance, server)
+        return draining(instance, server)
     if server.mode is ServerMode.MAINT:
         _outlast(view, instance, since, motion)
         return None
@@ -82,11 +82,11 @@ def _withdraw(view: View, instance: Instance, capacity: list[Instance], motion: 
     # Known clients may come back while it drains: with sticky sessions a drain alone would never end.
     if held is not None and not (route is not None and route.sticky and view.now >= until):
         motion.quiet(held)
-        return _draining(instance, server)
+        return draining(instance, server)
     if server.sessions == 0 or view.now >= until:
         return None
     motion.wait(f"{instance.name} to drain", until)
-    return _draining(instance, server)
+    return draining(instance, server)
 
 
 def _last_taken_out(view: View, instance: Instance, capacity: list[Instance]) -> bool:
@@ -155,10 +155,6 @@ def _by_name(instance: Instance) -> bool:
     """Whether it has traffic by its service's name only, as from a time before the service had a proxy."""
     server = instance.server
     return instance.serving and (server is None or (server.mode is ServerMode.MAINT and server.sessions == 0))
-
-
-def _draining(instance: Instance, server: Server) -> Share:
-    return Share(instance.name, server.address, server.port, ServerMode.DRAIN, server.weight)
 
 
 def _held_until(view: View, instance: Instance) -> datetime | None:

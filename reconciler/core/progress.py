@@ -75,9 +75,8 @@ def _stage(spec: ServiceSpec, rollout: RolloutMemory, finding: GateFinding | Non
     plan = spec.rollout.plan
     if not plan:
         return None
-    index = min(rollout.stage, len(plan) - 1)
+    index, since = stages.whereabouts(rollout, plan)
     stage = plan[index]
-    since = rollout.shifted_at if rollout.shifted >= index else None
     gated = spec.rollout.gate is not None and stage.weight > 0
     return StageProgress(
         index + 1,

@@ -60,7 +60,7 @@ def _resting(staying: Sequence[Instance], able: Sequence[Instance]) -> list[Shar
     """The places of instances that come back from a hold and are not proven anew yet: they keep them until they are."""
     proven = {instance.name for instance in able}
     return [
-        Share(i.name, i.address, i.server.port, ServerMode.DRAIN, i.server.weight)
+        traffic.draining(i, i.server)
         for i in staying
         if i.name not in proven and i.server is not None and i.server.mode is ServerMode.DRAIN
     ]
@@ -72,7 +72,6 @@ def blinded(view: View, motion: Motion) -> None:
     motion.message = (view.proxy.said if view.proxy else "") or "the proxy is not ready"
     if view.proxy is not None and view.proxy.status is ProxyStatus.READY:
         backend = names.backend(view.environment, view.spec.name)
-        motion.reason = Reason.PROXY_REFUSED
         motion.message = f"the proxy has no backend {backend}; an own one needs what `reconciler proxy config` prints"
     motion.wait("the proxy")
 

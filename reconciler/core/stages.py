@@ -68,8 +68,17 @@ def position(view: View) -> tuple[RolloutMemory, int, Stage, bool]:
     """The rollout, the stage it is at, and whether that is the last one."""
     rollout, plan = view.memory.rollout, view.spec.rollout.plan
     assert rollout is not None
-    index = min(rollout.stage, len(plan) - 1)
+    index, _ = whereabouts(rollout, plan)
     return rollout, index, plan[index], index == len(plan) - 1
+
+
+def whereabouts(rollout: RolloutMemory, plan: Sequence[Stage]) -> tuple[int, datetime | None]:
+    """The stage of `plan` that a rollout is at, and since when its share is given; None: not yet.
+
+    A plan that a commit made shorter leaves it at the last one, whose share was not given by another stage's.
+    """
+    index = min(rollout.stage, len(plan) - 1)
+    return index, rollout.shifted_at if rollout.shifted == index else None
 
 
 def compared(memory: ServiceMemory, against: Against, instances: Sequence[Instance]) -> tuple[list[Instance], ...]:
@@ -187,7 +196,7 @@ def _shares(
         return [
             *traffic.ready(view, able),
             *(
-                Share(i.name, i.address, i.server.port, ServerMode.DRAIN, i.server.weight)
+                traffic.draining(i, i.server)
                 for i in [*settled, *equals]
                 if i.server is not None and i.server.mode is not ServerMode.MAINT
             ),
@@ -246,10 +255,9 @@ def evidence(view: View) -> dict[str, Any]:
 
 def soaked(view: View) -> datetime | None:
     """When the soak of the present stage is over; None before it began."""
-    rollout, index, stage, _ = position(view)
-    if rollout.shifted != index or rollout.shifted_at is None:
-        return None
-    return rollout.shifted_at + stage.soak
+    rollout, _, stage, _ = position(view)
+    _, since = whereabouts(rollout, view.spec.rollout.plan)
+    return since + stage.soak if since is not None else None
 
 
 def holding(view: View) -> bool:

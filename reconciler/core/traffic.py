@@ -76,6 +76,11 @@ def ready(view: View, instances: Sequence[Instance], weight: int = FULL) -> list
     return [Share(i.name, i.address, port, ServerMode.READY, weight) for i in instances if i.address]
 
 
+def draining(instance: Instance, server: Server) -> Share:
+    """A place without new requests for an instance that has one at `server`."""
+    return Share(instance.name, instance.address, server.port, ServerMode.DRAIN, server.weight)
+
+
 def shift(view: View, shares: Sequence[Share], stage: int | None = None) -> ShiftTraffic | None:
     """The step that makes the proxies' table this one; None when it is, and the journal knows it."""
     wanted = {share.name: share for share in shares}
