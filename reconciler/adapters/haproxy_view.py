@@ -6,7 +6,7 @@ A request may come to any of the proxies, so an instance is as ready as the leas
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.adapters.haproxy_plan import is_free
@@ -132,9 +132,15 @@ def _server(
         up=all(up for _, _, up in shown),
         sessions=sessions if known else None,
         served=Served(counts.get("requests", 0), counts.get("errors", 0), _slow(counts)),
-        # Out of traffic is out of traffic, with a place or without, and whatever its weight would be.
-        even=len(shown) == 1 or all(mode is ServerMode.MAINT for mode, _, _ in shown),
+        even=_even(shown),
     )
+
+
+def _even(shown: Collection[tuple[ServerMode, int, bool]]) -> bool:
+    """Whether the proxies treat an address alike. Out of traffic is out of traffic, with a place or without and whatever
+    its weight would be; and where it has no weight, it is all one which of them found it up first."""
+    alike = {(mode, weight, up or not weight) for mode, weight, up in shown}
+    return len(alike) == 1 or all(mode is ServerMode.MAINT for mode, _, _ in shown)
 
 
 def _slow(counts: Mapping[str, int]) -> Mapping[int, int]:

@@ -64,6 +64,8 @@ def _withdraw(view: View, instance: Instance, capacity: list[Instance], motion: 
     if server is None or (server.mode is ServerMode.MAINT and server.even and server.sessions == 0):
         _stop(view, instance, motion)
         return None
+    if server.mode is ServerMode.READY and server.even and not server.weight and instance.name not in view.memory.exposed:
+        return None
     since = view.memory.detached.get(instance.name)
     if since is None:
         if server.mode is ServerMode.READY and not _may_detach(view, instance, capacity):

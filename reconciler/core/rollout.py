@@ -34,7 +34,9 @@ def move(view: View) -> Motion:
         blinded(view, motion)
         absorb(motion, growth)
         return motion
-    shares: list[Share] = [*traffic.ready(view, able), *_resting(staying, able)] if view.routed else []
+    shares: list[Share] = (
+        [*traffic.ready(view, able), *_resting(staying, able), *_awaited(view, staying, able)] if view.routed else []
+    )
     going = Motion()
     shares += let_go(view, leaving, carrying(view, able), going)
     if view.routed:
@@ -64,6 +66,27 @@ def _resting(staying: Sequence[Instance], able: Sequence[Instance]) -> list[Shar
         for i in staying
         if i.name not in proven and i.server is not None and i.server.mode is ServerMode.DRAIN
     ]
+
+
+def _awaited(view: View, staying: Sequence[Instance], able: Sequence[Instance]) -> list[Share]:
+    """Places without weight for instances that are being proven: the proxy's own checks of them run beside ours.
+
+    Where nobody carries the traffic there is no time for a second table. With sticky sessions a client of an instance
+    that is gone would come to the next owner of its address, with weight or without.
+    """
+    if not carrying(view, able) or (view.spec.route is not None and view.spec.route.sticky):
+        return []
+    proven = {instance.name for instance in able}
+    known = view.memory.exposed | view.memory.terminated.keys()
+    coming = [
+        i
+        for i in staying
+        if i.phase is Phase.RUNNING
+        and i.health is not HealthStatus.UNHEALTHY
+        and i.name not in proven | known
+        and (i.server is None or i.server.mode is not ServerMode.DRAIN)
+    ]
+    return traffic.ready(view, coming, 0)
 
 
 def blinded(view: View, motion: Motion) -> None:

@@ -265,6 +265,15 @@ def test_two_proxies_have_the_same_table(build: Build) -> None:
     assert (one(house, a.at).even, one(house, a.at).weight, one(house, b.at).even) == (False, 1, True)
 
 
+def test_a_place_without_weight_waits_for_nobody_and_is_even_whether_they_find_it_up(build: Build) -> None:
+    house = build(2)
+    a = house.instance("a")
+    silent = house.dead()
+    house.shift(a.share(), Share("new", *silent, READY, 0))
+    assert house.table() == {a.at: (READY, 100), silent: (READY, 0)}
+    assert one(house, silent).even
+
+
 def test_one_of_two_proxies_unreachable_takes_nothing_from_the_others(build: Build) -> None:
     house = build(2)
     a, b = house.instance("a"), house.instance("b")

@@ -92,6 +92,24 @@ def test_weight_0_gets_no_new_requests(house: RealHouse, pair: tuple[Instance, I
     assert {house.proxies[0].get()[1] for _ in range(20)} == {"old"}
 
 
+def test_who_had_a_place_before_it_listened_is_proven_before_it_gets_weight(
+    house: RealHouse, pair: tuple[Instance, Instance]
+) -> None:
+    old, new = pair
+    new.healthy = False
+    house.shift(old.share(), new.share(weight=0))
+    house.timeout = 0.3
+    house.traffic.close()
+    house.traffic = house.build([house.proxies[0].address])
+    with pytest.raises(Exception, match="did not come up"):
+        house.shift(new.share())
+    assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "old")}
+    new.healthy = True
+    until(lambda: all(server.up for server in house.look().servers), "the proxy finds it up")
+    house.shift(new.share())
+    assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "new")}
+
+
 def test_an_instance_that_the_proxy_finds_ill_never_gets_a_request(
     house: RealHouse, pair: tuple[Instance, Instance]
 ) -> None:
