@@ -8,12 +8,11 @@ import json
 import sys
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
-from bench.figure import Figure
+from bench.figure import Figure, paper
 
-NAMES = ("replace", "latency", "idle", "memory", "journal", "gates", "loss")
+NAMES = ("replace", "latency", "idle", "memory", "journal", "gates", "loss", "kube")
 
 
 def main() -> int:
@@ -27,12 +26,12 @@ def main() -> int:
     for name in asked.names or NAMES:
         print(f"bench: {name} …", file=sys.stderr, flush=True)
         # The table of this one is not made of figures; where those are for a program, it is for the person beside.
-        options = {"long": asked.long, "console": Console(stderr=asked.json)} if name == "loss" else {}
+        options = {"long": asked.long, "console": paper(errors=asked.json)} if name == "loss" else {}
         figures.extend(importlib.import_module(f"bench.{name}").run(**options))
     if asked.json:
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
     else:
-        Console().print(_table(figures))
+        paper().print(_table(figures))
     return 0
 
 

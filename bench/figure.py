@@ -1,8 +1,13 @@
-"""One measured figure, as `python -m bench` prints it."""
+"""One measured figure, and what `python -m bench` prints it on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from rich.console import Console
+
+WIDE = 210
+"""Columns where it is no terminal that is printed on, such as a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +20,11 @@ class Figure:
     goal: str
     holds: bool | None
     method: str
+
+
+def paper(*, errors: bool = False) -> Console:
+    """The standard output, or that of `errors`; wide enough for the tables where nobody can say how wide it is."""
+    found = Console(stderr=errors)
+    if not found.is_terminal:
+        found.width = WIDE
+    return found

@@ -6,6 +6,8 @@ import os
 import tempfile
 import threading
 import time
+from collections import defaultdict
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -13,11 +15,16 @@ from statistics import median
 from bench.figure import Figure
 from reconciler.adapters.journal import SqlJournal
 from reconciler.core.record import Entry, VersionRef, What
+from tools import database
 
 ROUNDS = 5
 SECONDS = 0.6
 RECORD = b"x" * 300
 SHARE = 0.8
+THREADS = (1, 8, 16, 32)
+PUSH = 4000
+PUSH_SECONDS = 5.0
+"""A fifth of the time in which such a push has to be applied."""
 
 VERSION = VersionRef("a" * 64, "registry.example/web@sha256:" + "b" * 64, "c" * 40)
 
@@ -102,18 +109,25 @@ def _appends(journal: SqlJournal, threads: int) -> float:
 
 def run() -> list[Figure]:
     """The figures. Each is the median of rounds in which all of them were measured one after the other."""
-    found: dict[str, list[float]] = {name: [] for name in ("bare", "place", "1", "8", "32")}
+    found: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as name:
         directory = Path(name)
-        journal = SqlJournal.open(f"sqlite:///{directory}/journal.db", _Clock(), "bench", act=True)
+        directory.chmod(0o755)  # PostgreSQL runs as another user
+        server = database.up(directory)
         try:
-            for _ in range(ROUNDS):
-                found["bare"].append(_bare(directory))
-                found["place"].append(_bare_in_place(directory))
-                for threads in (1, 8, 32):
-                    found[str(threads)].append(_appends(journal, threads))
+            with ExitStack() as stack:
+                journals = {
+                    kind: stack.enter_context(closing(SqlJournal.open(url, _Clock(), "bench", act=True)))
+                    for kind, url in (("", f"sqlite:///{directory}/journal.db"), ("postgres_", server.url))
+                }
+                for _ in range(ROUNDS):
+                    found["bare"].append(_bare(directory))
+                    found["place"].append(_bare_in_place(directory))
+                    for kind, journal in journals.items():
+                        for threads in THREADS:
+                            found[f"{kind}{threads}"].append(_appends(journal, threads))
         finally:
-            journal.close()
+            database.down(directory)
     return _figures({name: median(values) for name, values in found.items()})
 
 
@@ -123,13 +137,22 @@ def _figures(rate: dict[str, float]) -> list[Figure]:
         Figure("journal.bare_fsync", rate["bare"], "1/s", "", None, f"300 bytes appended, then fdatasync; {how}"),
         Figure("journal.bare_fsync_in_place", rate["place"], "1/s", "", None, f"the same over existing bytes; {how}"),
     ]
-    for threads in ("1", "8", "32"):
-        method = f"{threads} threads, each append durable before the next of that thread; {how}"
-        figures.append(Figure(f"journal.appends_{threads}", rate[threads], "1/s", "", None, method))
-    for threads, goal in (("1", ""), ("32", f">= {SHARE:.0%} of the bare fsync rate, with group commit")):
+    for kind, called in (("", "SQLite"), ("postgres_", "PostgreSQL at a socket, its server on the same machine")):
+        for threads in THREADS:
+            method = f"{called}; {threads} threads, each append durable before the next of that thread; {how}"
+            figures.append(
+                Figure(f"journal.{kind}appends_{threads}", rate[f"{kind}{threads}"], "1/s", "", None, method)
+            )
+    for number, goal in (("1", ""), ("32", f">= {SHARE:.0%} of the bare fsync rate, with group commit")):
         for bare, called in (("bare", "journal.bare_fsync"), ("place", "journal.bare_fsync_in_place")):
-            share = 100 * rate[threads] / rate[bare]
+            share = 100 * rate[number] / rate[bare]
             holds = share >= 100 * SHARE if goal else None
-            name = f"journal.share_{threads}" + ("_in_place" if bare == "place" else "")
-            figures.append(Figure(name, share, "%", goal, holds, f"journal.appends_{threads} / {called}"))
+            name = f"journal.share_{number}" + ("_in_place" if bare == "place" else "")
+            figures.append(Figure(name, share, "%", goal, holds, f"journal.appends_{number} / {called}"))
+    for kind in ("", "postgres_"):
+        seconds = PUSH / rate[f"{kind}16"]
+        method = f"{PUSH} / journal.{kind}appends_16: what one push that changes 1,000 services records"
+        figures.append(
+            Figure(f"journal.{kind}push", seconds, "s", f"<= {PUSH_SECONDS:.0f} s", seconds <= PUSH_SECONDS, method)
+        )
     return figures

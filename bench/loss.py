@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import loss_scenes as scenes
 from bench import loss_speed as speed
-from bench.figure import Figure
+from bench.figure import Figure, paper
 from bench.loss_deaths import deaths
 from bench.loss_scenes import Pace
 from bench.loss_stage import Shape, Stage, stage
@@ -21,8 +21,6 @@ from bench.loss_table import Row, failures, table
 REQUESTS, LONG = 200_000, 1_000_000
 HARD = Pace(None)
 MOST = 200
-WIDE = 190
-"""Columns of the table where it goes to a file."""
 
 
 def run(*, long: bool = False, console: Console | None = None) -> list[Figure]:
@@ -38,9 +36,7 @@ def run(*, long: bool = False, console: Console | None = None) -> list[Figure]:
             if sum(row.tally.requests for row in rows) >= wanted:
                 break
             _note(rows, scenes.rolling(place, pace, number))
-    shown = console or Console()
-    if not shown.is_terminal:
-        shown.width = WIDE
+    shown = console or paper()
     shown.print(table(rows))
     for line in failures(rows):
         shown.print(line, markup=False, highlight=False)

@@ -1,13 +1,12 @@
 """The daemon: the composition root. It builds the parts, wires them, starts and stops them in order, and reloads.
 
 What is to be done in an environment is never decided here. The main thread only waits for commands: signals, changed
-settings, and the news that another part can not go on.
+settings, a lease that was won or lost, and the news that another part can not go on.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
 import time
@@ -18,33 +17,36 @@ from types import FrameType
 
 import structlog
 
-from reconciler import banner, journal_access, reload, wiring
+from reconciler import banner, reload, wiring
 from reconciler.adapters.clock import SystemClock
 from reconciler.board import Board
-from reconciler.core.errors import Reason, ReconcilerError
-from reconciler.journal_follower import JournalFollower
-from reconciler.loop import Reconciler
+from reconciler.candidacy import Candidacy
+from reconciler.core.errors import Fenced, Reason, ReconcilerError
+from reconciler.leadership import Hold
 from reconciler.notify_systemd import Systemd
 from reconciler.ports import Cause
 from reconciler.redact import Redactor
 from reconciler.settings import Settings
 from reconciler.telemetry import Metrics, configure_logs
-from reconciler.triggers.inbox import Inbox
-from reconciler.triggers.schedule import Schedule
+from reconciler.tenure import Office, Tenure
 from reconciler.triggers.watch import Watch
 from reconciler.triggers.webhook import Webhook
 from reconciler.web.app import create_app
 from reconciler.web.house import WebHouse
 from reconciler.web.serve import Server
-from reconciler.workers import Desk, Workers
 
 STOP_SECONDS = 25.0
 """For the steps in hand, once no new ones begin. With what is closed afterwards the daemon ends within 30."""
 SETTLE_SECONDS = 0.3
 """Between the first news of a changed settings file and reading it: editors write in several acts."""
+LOOK_SECONDS = 0.5
+"""Between two looks at whether a leader still leads, and at what one that stands by shows."""
+EXIT_NOT_LEADER = 75
+"""The lease was lost and a step did not end before it ran out, so the program ends, and with it the step. Whatever
+supervises it (kubelet, systemd) starts it again. The number is EX_TEMPFAIL of sysexits.h."""
 
-Command = str | BaseException
-"""`stop`, `reload`, `changed` (the settings file), or why the daemon has to end."""
+Command = str | tuple[Tenure, BaseException]
+"""`stop`, `reload`, `changed` (the settings file), `election` (won or lost), or why a tenure has to end."""
 
 _log = structlog.get_logger(__name__)
 
@@ -55,10 +57,10 @@ class Daemon:
     def __init__(self, settings: Settings, redactor: Redactor, read: Callable[[Path], Settings]) -> None:
         self._read = read
         self._redactor = redactor
+        self._settings = settings
         self._clock = SystemClock()
         self._systemd = Systemd()
         self._commands: SimpleQueue[Command] = SimpleQueue()
-        self._inbox = Inbox(self._clock)
         self._board = Board()
         self._metrics = Metrics()
         self._ready = False
@@ -66,25 +68,27 @@ class Daemon:
         self._code = 1
         self._secrets = wiring.credentials(settings)
         wiring.prepare_data(settings)
-        self._journal = journal_access.open_journal(settings, self._clock, act=True)
-        self._house = wiring.build_house(settings, self._journal, redactor, metrics=self._metrics)
-        self._reconciler = Reconciler(self._house, self._inbox.news)
-        desk = Desk(
-            inbox=self._inbox,
+        self._office = Office(
+            clock=self._clock,
             board=self._board,
             metrics=self._metrics,
-            clock=self._clock,
-            fatal=self._commands.put,
+            redactor=redactor,
+            fatal=lambda tenure, error: self._commands.put((tenure, error)),
             alive=self._systemd.alive,
-            uniform=random.SystemRandom().uniform,
-            redact=redactor.exception,
         )
-        self._workers = Workers(desk, self._reconciler, settings.environments, settings.concurrency)
-        self._schedule = Schedule(self._clock, self._inbox.request)
-        self._watch = Watch(self._clock, self._inbox.request, lambda: self._commands.put("changed"))
-        self._follower = JournalFollower(
-            self._journal, self._clock, self._metrics, self._inbox.request, self._commands.put
-        )
+        self._candidacy: Candidacy | None = None
+        self._tenure: Tenure | None = None
+        if settings.leader is None:
+            self._tenure = Tenure(self._office, settings, None)
+        else:
+            self._candidacy = Candidacy(
+                settings,
+                settings.leader,
+                self._office,
+                changed=lambda: self._commands.put("election"),
+                look=self._asked_by_another,
+            )
+        self._watch = Watch(self._clock, self._request, lambda: self._commands.put("changed"))
         self._server = Server(create_app(self._web_house()), settings.http.host, settings.http.port)
 
     def run(self) -> int:
@@ -98,61 +102,136 @@ class Daemon:
         return self._code
 
     def _start(self) -> None:
-        """Everything begins here; the first cycle of each environment recovers what an earlier run left behind."""
-        settings = self._house.settings
         self._show_banner()
-        self._metrics.leader.set(1)
+        self._metrics.leader.set(0)
         self._server.start()
-        self._follower.start()
-        for runtime in self._house.runtimes.values():
-            runtime.watch(self._engine_changed)
-        if self._house.traffic is not None:
-            self._house.traffic.watch(self._traffic_changed)
-        self._workers.start()
-        self._request_all("start")
-        self._schedule.start(settings)
-        self._watch.start(settings)
+        if self._tenure is not None:
+            self._metrics.leader.set(1)
+            self._tenure.start()
+        if self._candidacy is not None:
+            self._candidacy.start()
+        self._watch.start(self._settings)
 
     def _serve(self) -> int:
         while True:
             try:
-                command = self._commands.get(timeout=None if self._ready else 0.1)
+                command = self._commands.get(timeout=self._patience())
             except Empty:
-                if self._workers.looked(self._house.settings.environments):
-                    self._ready = True
-                    self._systemd.ready(f"following {len(self._house.settings.environments)} environments")
-                    _log.info("ready", port=self._server.port)
+                self._look()
                 continue
-            if isinstance(command, BaseException):
-                _log.error("the daemon ends", reason=self._redactor.exception(command))
-                return 1
             if command == "stop":
                 _log.info("stopping")
                 return 0
-            self._reload(command)
+            if command == "election":
+                self._look()
+            elif isinstance(command, str):
+                self._reload(command)
+            elif not self._bear(*command):
+                return 1
+
+    def _patience(self) -> float | None:
+        """Seconds until the next look without a command."""
+        if not self._ready:
+            return 0.1
+        return None if self._candidacy is None else LOOK_SECONDS
+
+    def _look(self) -> None:
+        """Begin or end a tenure as the election has it, and say so when the daemon is ready."""
+        candidacy, tenure = self._candidacy, self._tenure
+        if tenure is not None and not tenure.holds():
+            self._give_up(tenure)
+        elif candidacy is not None and tenure is None:
+            hold = candidacy.hold
+            if hold is not None:
+                self._lead(candidacy, hold)
+            else:
+                candidacy.show(self._settings)
+        if not self._ready and (self._tenure.looked() if self._tenure is not None else self._stands_by()):
+            self._ready = True
+            self._systemd.ready(self._what())
+            _log.info("ready", port=self._server.port, leader=self._tenure is not None)
+
+    def _stands_by(self) -> bool:
+        return self._candidacy is not None and self._candidacy.stands_by()
+
+    def _what(self) -> str:
+        """For people who look at the unit's status."""
+        doing = "following" if self._tenure is not None else "standing by for"
+        return f"{doing} {len(self._settings.environments)} environments"
+
+    def _lead(self, candidacy: Candidacy, hold: Hold) -> None:
+        """Act, from now on. What keeps this daemon from it may not keep another, so the lease is let go then."""
+        if not hold.holds():
+            return
+        try:
+            tenure = Tenure(self._office, self._settings, hold)
+        except ReconcilerError as error:
+            _log.error("cannot lead", reason=self._redactor.text(str(error)))
+            candidacy.cannot_lead(self._redactor.text(str(error)))
+            return
+        candidacy.leads()
+        self._clear()
+        self._tenure = tenure
+        self._ready = False
+        self._metrics.leader.set(1)
+        tenure.start()
+        _log.info("leading", epoch=tenure.journal.epoch)
+
+    def _give_up(self, tenure: Tenure) -> None:
+        """Act no more. The steps in hand have what is left of the lease to end; where they do not, the program does."""
+        began = time.monotonic()
+        self._metrics.leader.set(0)
+        self._tenure = None
+        self._ready = False
+        tenure.halt()
+        if not tenure.join(STOP_SECONDS):
+            _log.error("the lease was lost and a step did not end in time", remedy="the next leader looks at it")
+            os._exit(EXIT_NOT_LEADER)
+        tenure.close()
+        self._clear()
+        _log.info("acting no more", seconds=round(time.monotonic() - began, 3))
+        assert self._candidacy is not None, "nobody else loses a lease"
+        self._candidacy.stand()
+
+    def _bear(self, tenure: Tenure, error: BaseException) -> bool:
+        """Whether the daemon can go on after `error`, which ends `tenure`."""
+        if tenure is not self._tenure:
+            return True
+        if isinstance(error, Fenced) and not tenure.holds():
+            self._give_up(tenure)
+            return True
+        # Fenced while the lease is held: somebody acts on this journal who does not stand for election with us.
+        _log.error("the daemon ends", reason=self._redactor.exception(error))
+        return False
+
+    def _clear(self) -> None:
+        """What was shown is another's to show."""
+        for environment in self._board.all():
+            self._board.forget(environment)
+            self._metrics.forget(environment)
 
     def _stop(self) -> None:
         """Take nothing new, finish the steps in hand, close. Ends the program where a step does not end in time."""
-        end = time.monotonic() + STOP_SECONDS
         self._systemd.stopping()
-        self._inbox.close()
-        self._reconciler.stop()
-        self._schedule.stop()
         self._watch.stop()
-        self._follower.stop()
-        if not self._workers.join(max(end - time.monotonic(), 0.0)):
-            # Its thread would keep the interpreter from ending. The journal has the intent; the next start looks.
-            _log.error("a step did not end in time", remedy="the next start looks at what became of it")
-            os._exit(self._code)
+        tenure = self._tenure
+        if tenure is not None:
+            tenure.halt()
+            if not tenure.join(STOP_SECONDS):
+                # Its thread would keep the interpreter from ending. The journal has the intent; the next start looks.
+                _log.error("a step did not end in time", remedy="the next start looks at what became of it")
+                os._exit(self._code if tenure.holds() else EXIT_NOT_LEADER)
         self._server.stop(timeout=2.0)
-        self._reconciler.close()
-        wiring.close_house(self._house)
-        self._journal.close()
+        if tenure is not None:
+            tenure.close()
+        if self._candidacy is not None:
+            # Not before all of it is over: with the lease goes the right of another to act.
+            self._candidacy.close()
         _log.info("stopped")
 
     def _reload(self, command: str) -> None:
         """Take on changed settings as a whole, or keep the ones from before as a whole."""
-        before = self._house.settings
+        before = self._settings
         if command == "changed":
             if _identity(before.file) == self._seen:
                 return
@@ -173,77 +252,81 @@ class Daemon:
                 remedy = "their instances run on, and nobody looks after them; remove them by hand"
                 _log.warning("environments left alone", environments=left, remedy=remedy)
         finally:
-            self._systemd.ready(f"following {len(self._house.settings.environments)} environments")
+            self._systemd.ready(self._what())
             # What changed while this was under way brought no event.
             self._commands.put("changed")
 
     def _swap(self, settings: Settings) -> None:
-        """Build everything that can fail first, then exchange. The old reconciler finishes its step and no more."""
         secrets = wiring.credentials(settings)
         wiring.tell_redactor(self._redactor, settings)
-        old_house, old_reconciler = self._house, self._reconciler
-        house = wiring.build_house(settings, self._journal, self._redactor, metrics=self._metrics, before=old_house)
-        reconciler = Reconciler(house, self._inbox.news)
-        self._house, self._reconciler, self._secrets = house, reconciler, secrets
-        self._workers.swap(reconciler, settings.environments)
-        old_reconciler.stop()
-        for environment in set(old_house.settings.environments) - set(settings.environments):
-            self._inbox.forget(environment)
-            self._board.forget(environment)
-            self._metrics.forget(environment)
-        for name, runtime in house.runtimes.items():
-            if runtime is not old_house.runtimes.get(name):
-                runtime.watch(self._engine_changed)
-        if house.traffic is not None and house.traffic is not old_house.traffic:
-            house.traffic.watch(self._traffic_changed)
+        if self._tenure is not None:
+            self._tenure.swap(settings)
+        else:
+            self._clear()
+        self._settings, self._secrets = settings, secrets
         configure_logs(settings.log, self._redactor)
-        self._schedule.apply(settings)
         self._watch.apply(settings)
-        wiring.close_house(old_house, keep=house)
-        self._request_all("reload")
 
-    def _request_all(self, kind: str) -> None:
-        now = self._clock.now()
-        for environment in self._house.settings.environments:
-            self._inbox.request(environment, Cause(kind, now, git=True))
+    def _request(self, environment: str, cause: Cause) -> None:
+        """A hint from outside goes to the one who acts. Each daemon hears of files by itself."""
+        if self._tenure is not None:
+            self._tenure.request(environment, cause)
+        elif self._candidacy is not None and cause.kind != "file":
+            self._candidacy.ask(environment)
 
-    def _engine_changed(self, environment: str, detail: str) -> None:
-        self._inbox.request(environment, Cause("engine", self._clock.now(), detail))
-
-    def _traffic_changed(self, environment: str, detail: str) -> None:
-        self._inbox.request(environment, Cause("traffic", self._clock.now(), detail))
+    def _asked_by_another(self, environment: str) -> None:
+        if environment in self._settings.environments:
+            self._request(environment, Cause("peer", self._clock.now(), git=True))
 
     def _web_house(self) -> WebHouse:
         webhook = Webhook(
-            settings=lambda: self._house.settings,
+            settings=lambda: self._settings,
             secret=lambda repository: self._secrets.get(f"webhook {repository}", b""),
-            request=self._inbox.request,
+            request=self._request,
             clock=self._clock,
             metrics=self._metrics,
             redactor=self._redactor,
         )
+        journal = self._candidacy.journal if self._candidacy is not None else None
+        if journal is None:
+            assert self._tenure is not None
+            journal = self._tenure.journal
+        self._journal = journal
         return WebHouse(
-            settings=lambda: self._house.settings,
+            settings=lambda: self._settings,
             token=lambda: self._secrets["http"],
             board=self._board,
-            journal=self._journal,
-            look=self._inbox.request,
+            journal=journal,
+            look=self._request,
             webhook=webhook.respond,
             clock=self._clock,
             metrics=self._metrics,
             redactor=self._redactor,
-            live=lambda: {"workers": "a cycle takes longer than it can" if self._workers.stuck() else ""},
+            live=self._liveness,
             ready=self._readiness,
+            leads=lambda: self._tenure is not None,
         )
 
+    def _liveness(self) -> Mapping[str, str]:
+        tenure, candidacy = self._tenure, self._candidacy
+        stuck = tenure is not None and tenure.stuck()
+        found = {"workers": "a cycle takes longer than it can" if stuck else ""}
+        if candidacy is not None:
+            found["election"] = "nothing looks at the lease" if candidacy.silent() else ""
+        return found
+
     def _readiness(self) -> Mapping[str, str]:
-        """Not red for trouble with Git or an engine alone: that is for the metrics to tell."""
-        looked = self._workers.looked(self._house.settings.environments)
-        return {
-            "settings": "",
-            "recovery": "" if looked else "the first look at each environment is not over",
-            "journal": self._journal_problem(),
-        }
+        """Not red for trouble with Git or an engine alone: that is for the metrics to tell.
+
+        A daemon that stands by is ready: to take over is its work. If it were not, a rollout of the daemon would hang.
+        """
+        tenure, candidacy = self._tenure, self._candidacy
+        if tenure is not None or candidacy is None:
+            looked = tenure is not None and tenure.looked()
+            recovery = "" if looked else "the first look at each environment is not over"
+            return {"settings": "", "recovery": recovery, "journal": self._journal_problem()}
+        lease = candidacy.lease_problem()
+        return {"settings": "", "lease": lease, "journal": candidacy.journal_problem()}
 
     def _journal_problem(self) -> str:
         for status in self._board.all().values():
@@ -256,12 +339,14 @@ class Daemon:
         return ""
 
     def _show_banner(self) -> None:
-        settings = self._house.settings
+        settings, candidacy = self._settings, self._candidacy
         found = banner.Banner(
             settings=settings,
-            epoch=self._journal.epoch,
+            epoch=self._tenure.journal.epoch if self._tenure is not None else None,
             engines=banner.reach(settings, wiring.engine_version),
             warnings=banner.warnings(settings),
+            candidate=candidacy.me if candidacy is not None else "",
+            lease=candidacy.place if candidacy is not None else "",
         )
         if settings.log.format == "console":
             sys.stderr.write("\n".join(found.lines(self._redactor)) + "\n")

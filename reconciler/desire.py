@@ -18,7 +18,9 @@ import structlog
 
 from reconciler.core import caps, freeze, manifest, names
 from reconciler.core.admission import Wanted
-from reconciler.core.errors import Reason, ReconcilerError, Rejected, Stalled
+from reconciler.core.bundle_guard import guarded
+from reconciler.core.bundle_rendering import Rendering
+from reconciler.core.errors import Reason, ReconcilerError, Rejected, Retryable, Stalled
 from reconciler.core.freeze import Held
 from reconciler.core.manifest import Fleet, Refusal
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
@@ -26,6 +28,7 @@ from reconciler.core.model import DesiredState, ServiceSpec, Target, version_of
 from reconciler.core.question import Wish
 from reconciler.core.record import VersionRef
 from reconciler.ports import Secrets, Snapshot, Source
+from reconciler.rendering_port import Renderer
 from reconciler.settings import EnvironmentSettings, Settings
 
 ENTRIES_KEPT = 40_000
@@ -70,11 +73,19 @@ class Recent(MutableMapping[Hashable, Any]):
 class Desire:
     """Answers, for each environment, what Git wants of it."""
 
-    def __init__(self, settings: Settings, source: Source, secrets: Secrets, schemas: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        secrets: Secrets,
+        schemas: Mapping[str, Any],
+        renderer: Renderer | None = None,
+    ) -> None:
         self._settings = settings
         self._source = source
         self._secrets = secrets
         self._schemas = schemas
+        self._renderer = renderer
         self._files = Recent(ENTRIES_KEPT)
         self._states = Recent(STATES_KEPT)
         self._older = Recent(ENTRIES_KEPT)
@@ -144,15 +155,17 @@ class Desire:
         key = (environment, snapshot.repository, snapshot.revision.sha)
         found: DesiredState | Refusal | None = self._states.get(key)
         if found is None:
+            rendering = _Renderings(self._renderer)
             found = manifest.parse(
                 environment.name,
                 snapshot.revision,
-                _fleet(environment, snapshot),
+                _fleet(environment, snapshot, rendering),
                 schemas=self._schemas,
                 allow=environment.allow,
                 cache=self._files,
             )
-            self._states[key] = found
+            if not rendering.troubled:
+                self._states[key] = found
         return found
 
     def wishes(self, environment: EnvironmentSettings, wanted: Wanted, memory: EnvironmentMemory) -> Mapping[str, Wish]:
@@ -164,7 +177,8 @@ class Desire:
         found = {}
         for name, spec in state.services.items():
             known = memory.services.get(name, ServiceMemory())
-            found[name] = self._wish_or_held(environment, state.revision.sha, spec, known, paused)
+            wish = self._wish_or_held(environment, state.revision.sha, spec, known, paused)
+            found[name] = guarded(wish, known, state.prune, state.revision.trailers)
         for name, problems in state.problems.items():
             known = memory.services.get(name, ServiceMemory())
             shown = "; ".join(str(problem) for problem in problems[:PROBLEMS_SHOWN])
@@ -173,6 +187,7 @@ class Desire:
             spec_before = self._spec_at(environment, memory.good.get(name, ""), name)
             if spec_before is not None:
                 last_good = self._wish_or_held(environment, memory.good[name], spec_before, known, paused)
+                last_good = guarded(last_good, known, state.prune, state.revision.trailers)
                 held = replace(last_good, held=last_good.held or held.held, message=last_good.message or held.message)
             found[name] = held
         for name, known in memory.services.items():
@@ -235,9 +250,13 @@ class Desire:
             return None
         obstacle = ""
         if self._version(environment.name, spec)[0] != stable.version:
+            what = f"version {names.short(stable.version)}"
             obstacle = (
-                f"a secret of version {names.short(stable.version)} has changed since: no new instance of it can be "
-                "made; restore the secret, or commit a version for the new one"
+                f"a secret of {what} has changed since: no new instance of it can be made; restore the secret, or "
+                "commit a version for the new one"
+                if spec.bundle is None
+                else f"what renders {what} makes something else of it by now: it cannot be declared again; install the "
+                "release of kustomize or helm from before, or commit a version for the new one"
             )
         return Target(spec, stable.version, stable.revision, obstacle)
 
@@ -251,7 +270,7 @@ class Desire:
                 found = manifest.parse_service(
                     environment.name,
                     name,
-                    _fleet(environment, snapshot),
+                    _fleet(environment, snapshot, _Renderings(self._renderer)),
                     schemas=self._schemas,
                     allow=environment.allow,
                     cache=self._files,
@@ -306,8 +325,27 @@ class Desire:
         return caps.removals_held(there, declared, state.prune, state.revision.trailers)
 
 
-def _fleet(environment: EnvironmentSettings, snapshot: Snapshot) -> Fleet:
-    return Fleet(environment.path, snapshot.tree.files(environment.path), snapshot.tree.read)
+class _Renderings:
+    """Asks the renderer, and knows whether it was in trouble: what was parsed then may come out better soon."""
+
+    def __init__(self, renderer: Renderer | None) -> None:
+        self._renderer = renderer
+        self.troubled = False
+
+    def render(self, rendering: Rendering) -> bytes:
+        try:
+            if self._renderer is None:
+                what = f"{rendering.tool} is needed to render this, and it is not set up"
+                raise Stalled(Reason.SETTINGS_INVALID, what)
+            return self._renderer.render(rendering)
+        except (Stalled, Retryable):
+            self.troubled = True
+            raise
+
+
+def _fleet(environment: EnvironmentSettings, snapshot: Snapshot, renderings: _Renderings) -> Fleet:
+    tree = snapshot.tree
+    return Fleet(environment.path, tree.files(environment.path), tree.read, tree.files, renderings.render)
 
 
 def _way(spec: ServiceSpec, known: ServiceMemory) -> Target | None:

@@ -18,10 +18,12 @@ from reconciler.core.record import Entry, VersionRef, What
 from reconciler.core.steps import (
     CreateInstance,
     Effect,
+    EnsureGroup,
     EnsureNetwork,
     EnsureProxy,
     PullImage,
     RemoveInstance,
+    RouteGroups,
     ShiftTraffic,
     Step,
     TrafficEffect,
@@ -188,6 +190,13 @@ def describe(step: Effect) -> Mapping[str, Any]:
     if isinstance(step, PullImage | EnsureNetwork | EnsureProxy):
         more = {"config": step.config} if isinstance(step, EnsureProxy) else {}
         return found | {"name": step.image if isinstance(step, PullImage) else step.environment} | more
+    if isinstance(step, EnsureGroup):
+        found |= {"image": step.spec.image.pinned, "version": step.version, "replicas": step.replicas}
+        return found | {"name": step.name}
+    if isinstance(step, RouteGroups):
+        shares = {share.name: f"ready {share.weight}" if share.weight else "drain" for share in step.shares}
+        reached = {} if step.stage is None else {"stage": step.stage}
+        return found | {"name": step.name, "shares": shares, "mixed": step.mixed, **reached}
     if isinstance(step, ShiftTraffic):
         reached = {} if step.stage is None else {"stage": step.stage}
         return found | {"name": step.name, "shares": dict(described(step.shares)), **reached}

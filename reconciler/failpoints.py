@@ -1,6 +1,7 @@
 """Failpoints: named places at which a test makes the program die as if the power went. Inert without the variable.
 
-`RECONCILER_FAILPOINT=name` dies at the first time `name` is hit, `name:N` at the Nth.
+`RECONCILER_FAILPOINT=name` dies at the first time `name` is hit, `name:N` at the Nth. `RECONCILER_FAILPOINT_SIGNAL`
+names another signal than SIGKILL: with SIGSTOP the program stands still there until it is continued.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _hits: dict[str, int] = {}
 
 
 def hit(name: str) -> None:
-    """Die here by SIGKILL if the environment variable says so."""
+    """Die here by a signal if the environment variable says so."""
     wanted = os.environ.get("RECONCILER_FAILPOINT")
     if not wanted:
         return
@@ -52,4 +53,6 @@ def hit(name: str) -> None:
         _hits[name] = _hits.get(name, 0) + 1
         count = _hits[name]
     if count == int(nth or "1"):
-        os.kill(os.getpid(), signal.SIGKILL)
+        sent = os.environ.get("RECONCILER_FAILPOINT_SIGNAL", "SIGKILL")
+        # To this very thread: one for the program is taken by any of its threads, and this one runs on until then.
+        signal.pthread_kill(threading.get_ident(), signal.Signals[sent])

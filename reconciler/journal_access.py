@@ -15,10 +15,15 @@ from reconciler.ports import Clock, Journal, Verification
 from reconciler.settings import Settings
 
 
-def open_journal(settings: Settings, clock: Clock, *, act: bool) -> SqlJournal:
-    """The journal: to `act` on it (one daemon at a time), or to read it and add a person's word."""
+def open_journal(settings: Settings, clock: Clock, *, act: bool, take_over: bool = False) -> SqlJournal:
+    """The journal: to `act` on it (one daemon at a time), or to read it and add a person's word.
+
+    `take_over`: this daemon was elected to act. What is left of the one before must not keep it from that where the
+    journal's place can do without (PostgreSQL); it is fenced.
+    """
     writer = f"{socket.gethostname()}:{os.getpid()}"
-    return SqlJournal.open(settings.journal, clock, writer, act=act)
+    login = settings.journal_settings
+    return SqlJournal.open(settings.journal, clock, writer, act=act, login=login, take_over=take_over)
 
 
 def exported(journal: Journal) -> Iterator[str]:

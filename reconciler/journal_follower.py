@@ -1,6 +1,7 @@
 """Follows the journal: what others wrote into it (a suspension from the command line, a newer epoch) is noticed here.
 
-It reads only. What a record means for the plan is the fold's business; here it is a hint like any other.
+It asks once a second, of any kind of database in the same way, and reads only. What a record means for the plan is the
+fold's business; here it is a hint like any other.
 """
 
 from __future__ import annotations
@@ -78,11 +79,15 @@ class JournalFollower:
             self._metrics.drift.labels(entry.environment, entry.service, entry.reason).inc()
 
     def _follow(self) -> None:
+        readable = True
         while not self._stop.wait(EVERY):
             try:
                 self.look()
+                readable = True
             except ReconcilerError as error:
-                _log.warning("the journal cannot be read", error=str(error))
+                if readable:  # once, not every second for as long as a server is away
+                    _log.warning("the journal cannot be read", error=str(error))
+                readable = False
             except Exception:  # noqa: BLE001 (a bug must not end the thread)
                 # Without this thread a newer epoch and a person's word would go unseen.
                 _log.exception("a bug in Reconciler")

@@ -31,11 +31,18 @@ from reconciler.desire import Desire
 from reconciler.execute import Commission, Executor
 from reconciler.gates import Gates
 from reconciler.ports import Cause, Clock, Gauge, Journal, Runtime, Secrets, Source, Traffic
+from reconciler.rendering_port import Renderer
 from reconciler.settings import EnvironmentSettings, Settings
 from reconciler.survey import Survey
 from reconciler.trouble import PLACES, Trouble, in_vain, steps_of
 
 ROUNDS = 40
+SHORT_LOOK = 0.02
+LONGEST_REST = 1.0
+STEP = 0.005
+"""Seconds. A large fleet would be looked at without end, for each of its many events. So where a look takes longer than
+the first, there is a rest of twice its time, and at most the second, after a cycle; and a cycle ends when its looks
+take longer than what they find to do, at so much for a step."""
 GATE_LOOK = timedelta(seconds=1)
 """Between two looks at an environment with an open gate."""
 
@@ -55,16 +62,19 @@ class House:
     uniform: Callable[[float, float], float] = random.uniform
     traffic: Traffic | None = None
     gauges: Mapping[str, Gauge] = field(default_factory=dict)
+    renderer: Renderer | None = None
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """What one reconcile came to. `result`: synced, progressing, waiting, failed."""
+    """What one reconcile came to. `result`: synced, progressing, waiting, failed. `rest`: for how many seconds
+    events of the engine can wait after it."""
 
     status: EnvironmentStatus
     result: str
     steps_done: int = 0
     recheck_at: datetime | None = None
+    rest: float = 0.0
 
 
 class Reconciler:
@@ -74,7 +84,7 @@ class Reconciler:
         """`news`: whether Git may have changed since. Then a cycle ends early, for the newest commit comes first."""
         self._house = house
         self._news = news
-        self._desire = Desire(house.settings, house.source, house.secrets, house.schemas)
+        self._desire = Desire(house.settings, house.source, house.secrets, house.schemas, house.renderer)
         self._gates = Gates(house.gauges)
         self._survey = Survey(self._desire, house.traffic, self._gates, house.clock)
         self._pool = ThreadPoolExecutor(max_workers=house.settings.concurrency, thread_name_prefix="service")
@@ -82,6 +92,7 @@ class Reconciler:
         self._up_since = dict.fromkeys(house.settings.environments, house.clock.now())
         self._able_since: dict[str, dict[str, datetime]] = {}
         self._away: set[str] = set()
+        self._took: dict[str, float] = {}
         self._trouble: dict[str, Trouble] = {}
         self._log = structlog.get_logger("reconciler.loop")
 
@@ -122,6 +133,8 @@ class Reconciler:
             done += worked
             if not worked or self._stopping.is_set() or self._news(environment):
                 break
+            if done > worked and self._rest(environment) and worked * STEP < self._took[environment]:
+                break
             memory = house.journal.memory(environment)
             found = self._look(settings, runtime, wanted, memory)
         for name in list(trouble.errors):
@@ -159,10 +172,13 @@ class Reconciler:
         *,
         only_looking: bool = False,
     ) -> Plan:
+        began = self._house.clock.monotonic()
         away = settings.name in self._away
         up_since = self._house.clock.now() if away else self._up_since[settings.name]
         since = (up_since, self._able_since.get(settings.name, {}))
-        return plan(self._survey.question(settings, runtime, wanted, memory, since=since, only_looking=only_looking))
+        found = plan(self._survey.question(settings, runtime, wanted, memory, since=since, only_looking=only_looking))
+        self._took[settings.name] = self._house.clock.monotonic() - began
+        return found
 
     def _note_able(self, environment: str, found: Plan) -> None:
         """The time in which nothing could be done at a service is not held against the version it moves to."""
@@ -328,14 +344,19 @@ class Reconciler:
         times.extend(until for _, until in slowed.values())
         if found.recheck_at is not None:
             times.append(max(found.recheck_at, now))
+        rest = self._rest(found.environment)
         if trouble.due(found, now) and not self._stopping.is_set():
-            times.append(now)
+            times.append(now + timedelta(seconds=rest))
         if self._survey.judging(found.environment):
             times.append(now + GATE_LOOK)
         result = "synced" if found.in_sync and not status.reason else "progressing"
         if wanted.error is not None or errors or found.bugs:
             result = "failed"
-        return Cycle(status, result, done, min(times, default=None))
+        return Cycle(status, result, done, min(times, default=None), rest)
+
+    def _rest(self, environment: str) -> float:
+        took = self._took.get(environment, 0.0)
+        return min(2 * took, LONGEST_REST) if took > SHORT_LOOK else 0.0
 
 
 def _waits_for_others(service: ServicePlan) -> bool:

@@ -8,14 +8,20 @@ from reconciler.settings import Settings
 
 def check(before: Settings, after: Settings) -> None:
     """Raise Rejected(SETTINGS_INVALID) naming every change that only a restart can bring about."""
-    fixed = {
+    fixed: dict[str, tuple[object, object]] = {
         "name": (before.name, after.name),
         "data": (before.data, after.data),
-        "journal": (before.journal, after.journal),
+        "journal": ((before.journal, before.journal_settings), (after.journal, after.journal_settings)),
+        "leader": (before.leader, after.leader),
+        "shard": (before.shard, after.shard),
         "http.host": (before.http.host, after.http.host),
         "http.port": (before.http.port, after.http.port),
         "concurrency": (before.concurrency, after.concurrency),
     }
+    if before.leader is not None:
+        # The candidate keeps its connection for as long as it stands.
+        runtime = before.leader.runtime
+        fixed[f"runtimes.{runtime}, which keeps the Lease"] = (before.runtimes[runtime], after.runtimes.get(runtime))
     changed = [name for name, (old, new) in fixed.items() if old != new]
     if changed:
         raise Rejected(

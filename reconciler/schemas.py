@@ -11,11 +11,11 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-NAMES = ("service", "environment", "settings")
+NAMES = ("service", "environment", "manifests", "settings")
 
 
 @cache
 def load_schemas() -> Mapping[str, Mapping[str, Any]]:
-    """All schemas by short name: service, environment, settings."""
+    """All schemas by short name: those of NAMES."""
     directory = resources.files("reconciler") / "schema_files"
     return {name: json.loads((directory / f"{name}.schema.json").read_text(encoding="utf-8")) for name in NAMES}

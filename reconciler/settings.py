@@ -7,152 +7,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reconciler.core import document, quantity
+from reconciler.core import document, quantity, shards
 from reconciler.core.addresses import is_loopback, listen, port_range
 from reconciler.core.errors import Reason, Rejected
 from reconciler.core.fields import Table, given
+from reconciler.core.journal_rules import SQLITE, of_shard, unverified
 from reconciler.core.overlay import ordered, single
 from reconciler.core.policy import Allow
 from reconciler.core.schema import Checker
 from reconciler.core.settings_rules import rules
 from reconciler.schemas import load_schemas
+from reconciler.settings_values import (
+    DockerSettings,
+    EnvironmentSettings,
+    GatewaySettings,
+    HttpSettings,
+    JournalSettings,
+    KubernetesSettings,
+    LeaderSettings,
+    LogSettings,
+    PrometheusSettings,
+    ProxySettings,
+    RepositorySettings,
+    Settings,
+    ShardSettings,
+    WebhookSettings,
+)
 
-_SQLITE = "sqlite:///"
+__all__ = [
+    "DockerSettings",
+    "EnvironmentSettings",
+    "GatewaySettings",
+    "HttpSettings",
+    "JournalSettings",
+    "KubernetesSettings",
+    "LeaderSettings",
+    "LogSettings",
+    "PrometheusSettings",
+    "ProxySettings",
+    "RepositorySettings",
+    "Settings",
+    "ShardSettings",
+    "WebhookSettings",
+    "parse",
+    "read",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookSettings:
-    """How deliveries of a forge are authenticated. The secret file is read at start and on reload."""
+def read(path: Path, shard: int | None = None) -> Settings:
+    """The settings in the file at `path`. Raises Rejected(SETTINGS_INVALID): one problem a line, with its place.
 
-    forge: str
-    secret_file: Path
-
-
-@dataclass(frozen=True, slots=True)
-class RepositorySettings:
-    """One Git repository. `on_rewrite`: follow the branch head, or hold for a person."""
-
-    name: str
-    url: str
-    poll: timedelta = timedelta(seconds=60)
-    allow_file: bool = False
-    username: str = "git"
-    token_file: Path | None = None
-    ssh_key: Path | None = None
-    known_hosts: Path | None = None
-    on_rewrite: str = "follow"
-    timeout: timedelta = timedelta(seconds=60)
-    webhook: WebhookSettings | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DockerSettings:
-    """One Docker Engine: `unix://`, `ssh://`, or `tcp://` with the three TLS files.
-
-    `registry_config` is a Docker config.json with the credentials of registries.
+    `shard` takes the place of `shard.index` in the file, so that the daemons of all shards can share it.
     """
-
-    name: str
-    host: str = "unix:///var/run/docker.sock"
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    registry_config: Path | None = None
-    timeout: timedelta = timedelta(seconds=20)
-    pull_timeout: timedelta = timedelta(minutes=10)
-    relist: timedelta = timedelta(minutes=5)
-
-
-@dataclass(frozen=True, slots=True)
-class ProxySettings:
-    """The front of an environment: a HAProxy that Reconciler runs from `image`, or the operator's own at `sockets`.
-
-    `sockets` are runtime sockets of level admin: `unix:///path` or `tcp://host:port`. For a proxy of ours, `http` and
-    `https` are the addresses it is published at, `certificates` a directory of PEM files, `tcp` the address and the
-    ranges of ports that services may listen at, `metrics` where Prometheus finds `/metrics`. `state` is a directory in
-    which the state of the operator's own proxies is saved: `0.state`, `1.state` … in the order of `sockets`.
-    """
-
-    image: str = ""
-    http: tuple[str, int] | None = None
-    https: tuple[str, int] | None = None
-    certificates: Path | None = None
-    tcp_address: str = "127.0.0.1"
-    tcp: tuple[tuple[int, int], ...] = ()
-    metrics: tuple[str, int] | None = None
-    sockets: tuple[str, ...] = ()
-    state: Path | None = None
-    timeout: timedelta = timedelta(seconds=2)
-
-
-@dataclass(frozen=True, slots=True)
-class PrometheusSettings:
-    """Where gates ask their PromQL queries."""
-
-    url: str
-    token_file: Path | None = None
-    timeout: timedelta = timedelta(seconds=2)
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentSettings:
-    """Which directory of which repository runs where, and what it may do there."""
-
-    name: str
-    repository: str
-    runtime: str
-    path: str
-    ref: str = "main"
-    allow: Allow = Allow()
-    proxy: ProxySettings | None = None
-    prometheus: PrometheusSettings | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """The HTTP API. Without a token file only the health endpoints and webhooks answer."""
-
-    host: str = "127.0.0.1"
-    port: int = 8480
-    token_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """`format`: json or console."""
-
-    format: str = "json"
-    level: str = "info"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All of it. `name` is the owner written on every container, so that two installations can share an engine.
-
-    `warnings` are sentences for the operator about what is allowed but unsafe.
-    """
-
-    file: Path
-    data: Path
-    journal: str
-    repositories: Mapping[str, RepositorySettings]
-    environments: Mapping[str, EnvironmentSettings]
-    runtimes: Mapping[str, DockerSettings]
-    name: str = "default"
-    secrets: Path | None = None
-    http: HttpSettings = field(default_factory=HttpSettings)
-    log: LogSettings = field(default_factory=LogSettings)
-    concurrency: int = 8
-    warnings: tuple[str, ...] = ()
-
-
-def read(path: Path) -> Settings:
-    """The settings in the file at `path`. Raises Rejected(SETTINGS_INVALID): one problem a line, with its place."""
     try:
         with path.open("rb") as file:
             data = file.read(document.MAX_BYTES + 1)
@@ -163,19 +73,30 @@ def read(path: Path) -> Settings:
             where=str(path),
             remedy="Give the path of a settings file that you may read; `reconciler init` writes one",
         ) from error
-    return parse(data, path)
+    return parse(data, path, shard)
 
 
-def parse(data: bytes, path: Path) -> Settings:
+def parse(data: bytes, path: Path, shard: int | None = None) -> Settings:
     """The settings in `data`, which stood in the file at `path`. Raises Rejected as `read` does."""
     manifest = single(str(path), document.read(data))
     findings = manifest.findings(Checker(load_schemas()["settings"]))
     problems = manifest.problems(findings)
-    for place, message in rules(manifest.value, [finding.path for finding in findings]):
+    value = manifest.value if shard is None else _as_shard(manifest.value, shard)
+    for place, message in rules(value, [finding.path for finding in findings]):
         problems.append(manifest.problem(place, message))
     if problems:
         raise Rejected(Reason.SETTINGS_INVALID, "\n".join(str(problem) for problem in ordered(problems)))
-    return _settings(manifest.value, path.absolute())
+    if shard is not None and "shard" not in value:
+        message = f"shard {shard} is asked for, but the settings have none"
+        remedy = "Add shard: {count: N} to them, or start without a shard"
+        raise Rejected(Reason.SETTINGS_INVALID, message, where=str(path), remedy=remedy)
+    return _settings(value, path.absolute())
+
+
+def _as_shard(value: Any, index: int) -> Any:  # noqa: ANN401 - what was written, not yet known to be right
+    """The settings with another `shard.index`, where they have shards."""
+    shard = value.get("shard") if isinstance(value, dict) else None
+    return {**value, "shard": {**shard, "index": index}} if isinstance(shard, dict) else value
 
 
 def _settings(value: Mapping[str, Any], file: Path) -> Settings:
@@ -183,20 +104,54 @@ def _settings(value: Mapping[str, Any], file: Path) -> Settings:
         return file.parent / text
 
     data = path(value["data"])
+    runtimes = {name: _runtime(name, each, path) for name, each in value["runtimes"].items()}
     general: Table = {"name": ("name", str), "secrets": ("secrets", path), "concurrency": ("concurrency", int)}
-    journal = path(value["journal"].removeprefix(_SQLITE)) if "journal" in value else data / "journal.db"
+    shard = ShardSettings(**value["shard"]) if "shard" in value else None
+    environments = {name: _environment(name, each, runtimes, path) for name, each in value["environments"].items()}
+    if shard is not None:
+        environments = {
+            name: each for name, each in environments.items() if shards.mine(name, each.shard, shard.index, shard.count)
+        }
     found = Settings(
         file=file,
         data=data,
-        journal=f"{_SQLITE}{journal}",
+        journal=_journal(value.get("journal"), data, shard, path),
         repositories={name: _repository(name, each, path) for name, each in value["repositories"].items()},
-        environments={name: _environment(name, each, path) for name, each in value["environments"].items()},
-        runtimes={name: _docker(name, each["docker"], path) for name, each in value["runtimes"].items()},
+        environments=environments,
+        runtimes=runtimes,
         http=HttpSettings(**_http(value.get("http", {}), path)),
         log=LogSettings(**value.get("log", {})),
+        journal_settings=_journal_settings(value, path),
+        leader=LeaderSettings(**given(value["leader"], _LEADER)) if "leader" in value else None,
+        shard=shard,
         **given(value, general),
     )
     return replace(found, warnings=tuple(_warnings(found)))
+
+
+_LEADER: Table = {
+    "runtime": ("runtime", str),
+    "namespace": ("namespace", str),
+    "lease": ("lease", str),
+    "duration": ("duration", quantity.duration),
+    "renew": ("renew", quantity.duration),
+    "retry": ("retry", quantity.duration),
+}
+
+
+def _journal(url: str | None, data: Path, shard: ShardSettings | None, path: Callable[[str], Path]) -> str:
+    """The URL of the journal, which is another one for each shard."""
+    if url is None:
+        return f"{SQLITE}{data / ('journal.db' if shard is None else f'journal-{shard.index}.db')}"
+    if url.startswith(SQLITE):
+        return f"{SQLITE}{path(url.removeprefix(SQLITE))}"
+    return url if shard is None else of_shard(url, shard.index)
+
+
+def _journal_settings(value: Mapping[str, Any], path: Callable[[str], Path]) -> JournalSettings:
+    tls: Table = {"ca": ("tls_ca", path), "cert": ("tls_cert", path), "key": ("tls_key", path)}
+    password = given(value, {"journalPasswordFile": ("password_file", path)})
+    return JournalSettings(**password, **given(value.get("journalTls", {}), tls))
 
 
 def _http(section: Mapping[str, Any], path: Callable[[str], Path]) -> dict[str, Any]:
@@ -225,6 +180,12 @@ def _repository(name: str, section: Mapping[str, Any], path: Callable[[str], Pat
     return RepositorySettings(name=name, **given(section, table))
 
 
+def _runtime(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) -> DockerSettings | KubernetesSettings:
+    if "docker" in section:
+        return _docker(name, section["docker"], path)
+    return _kubernetes(name, section["kubernetes"], path)
+
+
 def _docker(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) -> DockerSettings:
     table: Table = {
         "host": ("host", str),
@@ -237,7 +198,25 @@ def _docker(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) 
     return DockerSettings(name=name, **given(section, table), **given(section.get("tls", {}), tls))
 
 
-def _environment(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) -> EnvironmentSettings:
+def _kubernetes(name: str, section: Mapping[str, Any], path: Callable[[str], Path]) -> KubernetesSettings:
+    table: Table = {
+        "kubeconfig": ("kubeconfig", path),
+        "context": ("context", str),
+        "inCluster": ("in_cluster", bool),
+        "runPlugins": ("run_plugins", bool),
+        "timeout": ("timeout", quantity.duration),
+        "relist": ("relist", quantity.duration),
+        "requests": ("requests", int),
+    }
+    return KubernetesSettings(name=name, **given(section, table))
+
+
+def _environment(
+    name: str,
+    section: Mapping[str, Any],
+    runtimes: Mapping[str, DockerSettings | KubernetesSettings],
+    path: Callable[[str], Path],
+) -> EnvironmentSettings:
     allow: Table = {
         "writableRoot": ("writable_root", bool),
         "rootUser": ("root_user", bool),
@@ -247,7 +226,11 @@ def _environment(name: str, section: Mapping[str, Any], path: Callable[[str], Pa
         "hostPorts": ("host_ports", _ranges),
         "volumes": ("volumes", bool),
         "emergency": ("emergency", bool),
+        "namespaces": ("namespaces", tuple),
+        "clusterScoped": ("cluster_scoped", bool),
     }
+    native = isinstance(runtimes[section["runtime"]], KubernetesSettings)
+    namespace = section.get("namespace", name) if native else ""
     proxy = _proxy(section["proxy"], path) if "proxy" in section else None
     prometheus: Table = {
         "url": ("url", str),
@@ -265,9 +248,15 @@ def _environment(name: str, section: Mapping[str, Any], path: Callable[[str], Pa
             proxy=proxy is not None,
             listen=_listening(proxy),
             prometheus="prometheus" in section,
+            native=native,
+            gateway="gateway" in section,
+            namespace=namespace,
         ),
         proxy=proxy,
         prometheus=PrometheusSettings(**given(section["prometheus"], prometheus)) if "prometheus" in section else None,
+        namespace=namespace,
+        gateway=GatewaySettings(**section["gateway"]) if "gateway" in section else None,
+        shard=section.get("shard"),
     )
 
 
@@ -298,19 +287,39 @@ def _listening(proxy: ProxySettings | None) -> tuple[tuple[int, int], ...]:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    for name, docker in settings.runtimes.items():
-        if docker.host.startswith("tcp://") and docker.tls_cert is None:
-            yield f"runtime {name}: {docker.host} without tls lets anybody on the network become root; set docker.tls"
+    for runtime in settings.runtimes.values():
+        yield from _engine_warnings(runtime)
     if not is_loopback(settings.http.host):
         host = settings.http.host
         yield f"http.listen: {host} is not loopback and not encrypted; put a TLS proxy in front of it"
-    for name, environment in settings.environments.items():
-        for socket in environment.proxy.sockets if environment.proxy else ():
-            if socket.startswith("tcp://") and not is_loopback(listen(socket.removeprefix("tcp://"))[0]):
-                yield f"environment {name}: anybody who reaches {socket} steers its traffic; use a unix:// socket"
-        prometheus = environment.prometheus
-        if prometheus is not None and prometheus.token_file and _in_the_open(prometheus.url):
-            yield f"environment {name}: prometheus.tokenFile is sent unencrypted; use an https URL"
+    mode = unverified(settings.journal)
+    if mode:
+        yield f"journal: with sslmode={mode} somebody else can answer as the database; use verify-full"
+    if settings.leader is not None and settings.journal.startswith(SQLITE):
+        yield (
+            "leader: a SQLite journal can be opened on one machine only, and a stopped leader keeps its lock; "
+            "use PostgreSQL for several replicas"
+        )
+    for environment in settings.environments.values():
+        yield from _environment_warnings(environment)
+
+
+def _engine_warnings(runtime: DockerSettings | KubernetesSettings) -> Iterator[str]:
+    name = runtime.name
+    if isinstance(runtime, KubernetesSettings):
+        if runtime.run_plugins:
+            yield f"runtime {name}: runPlugins runs what the kubeconfig says, as this user; prefer a token in it"
+    elif runtime.host.startswith("tcp://") and runtime.tls_cert is None:
+        yield f"runtime {name}: {runtime.host} without tls lets anybody on the network become root; set docker.tls"
+
+
+def _environment_warnings(environment: EnvironmentSettings) -> Iterator[str]:
+    name, prometheus = environment.name, environment.prometheus
+    for socket in environment.proxy.sockets if environment.proxy else ():
+        if socket.startswith("tcp://") and not is_loopback(listen(socket.removeprefix("tcp://"))[0]):
+            yield f"environment {name}: anybody who reaches {socket} steers its traffic; use a unix:// socket"
+    if prometheus is not None and prometheus.token_file and _in_the_open(prometheus.url):
+        yield f"environment {name}: prometheus.tokenFile is sent unencrypted; use an https URL"
 
 
 def _in_the_open(url: str) -> bool:

@@ -19,7 +19,7 @@ from reconciler.core.live import LiveState, ProxyState, ServerMode
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
 from reconciler.core.model import Health
 from reconciler.core.proxy_config import RouteWish
-from reconciler.core.question import ProxyWish, Question, Wish
+from reconciler.core.question import Native, ProxyWish, Question, Wish
 from reconciler.core.scaling import Decision
 from reconciler.core.traffic import joined
 from reconciler.demands import Demands
@@ -66,13 +66,14 @@ class Survey:
         live = self._live(settings, runtime, wishes, proxy, memory)
         now = self._clock.now()
         held = self._desire.held(wanted, memory, wishes, now)
+        native = Native(gateway=settings.gateway is not None) if settings.allow.native else None
         findings = {} if only_looking else self._findings(settings.name, wishes, memory, live, now)
         (self._judging.add if findings else self._judging.discard)(settings.name)
         front, clashes = _front(settings, routes, memory)
         for name, why in clashes.items():
             if wishes[name].held is None:
                 wishes[name] = replace(wishes[name], held=Reason.PROXY_REFUSED, message=why)
-        owned = {instance.service for instance in live.instances}
+        owned = {instance.service for instance in live.instances} | {group.service for group in live.groups}
         return Question(
             settings.name,
             wanted.revision,
@@ -86,7 +87,8 @@ class Survey:
             front=front,
             changes_held=held,
             findings=findings,
-            demands={} if only_looking else self._decisions(settings.name, wishes, live, now),
+            demands={} if only_looking or native else self._decisions(settings.name, wishes, live, now),
+            native=native,
         )
 
     def judging(self, environment: str) -> bool:
@@ -121,7 +123,7 @@ class Survey:
                     if target.spec.scaling is not None and target.spec.scaling.cpu is not None:
                         metered.add(wish.name)
         live = runtime.observe(settings.name, checks, sorted(images), metered)
-        return joined(live, proxy, routed)
+        return live if settings.allow.native else joined(live, proxy, routed)
 
     def _held(
         self, settings: EnvironmentSettings, routed: Collection[str], memory: EnvironmentMemory

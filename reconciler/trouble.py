@@ -17,8 +17,10 @@ from reconciler.core.status import Plan
 from reconciler.core.steps import (
     AttachTraffic,
     CreateInstance,
+    EnsureGroup,
     EnsureNetwork,
     FreePlace,
+    RouteGroups,
     ShiftTraffic,
     StartInstance,
     Step,
@@ -106,6 +108,10 @@ def _key(step: Step) -> Hashable:
         return step.what, which, step.to_version
     if isinstance(step, ShiftTraffic | FreePlace):
         return step
+    if isinstance(step, RouteGroups):
+        return type(step), step.name, step.shares, step.mixed, step.stage
+    if isinstance(step, EnsureGroup):
+        return type(step), step.name, step.version, step.replicas
     return type(step), getattr(step, "name", "") or getattr(step, "image", "")
 
 

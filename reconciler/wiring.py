@@ -17,7 +17,11 @@ from reconciler.adapters.docker_runtime import DockerRuntime
 from reconciler.adapters.git_source import GitSource
 from reconciler.adapters.haproxy import HaproxyTraffic
 from reconciler.adapters.haproxy_front import Front, OwnFront
+from reconciler.adapters.kubernetes_client import Api, ApiError, translated
+from reconciler.adapters.kubernetes_runtime import KubernetesRuntime
+from reconciler.adapters.kubernetes_site import Site
 from reconciler.adapters.prometheus import Prometheus
+from reconciler.adapters.rendering import ProgramRenderer
 from reconciler.adapters.secrets import DirectorySecrets
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
 from reconciler.counted_source import CountedSource
@@ -25,7 +29,7 @@ from reconciler.loop import House
 from reconciler.ports import Clock, Gauge, Journal, Runtime, Secrets, Traffic
 from reconciler.redact import Redactor
 from reconciler.schemas import load_schemas
-from reconciler.settings import DockerSettings, ProxySettings, Settings
+from reconciler.settings import DockerSettings, KubernetesSettings, ProxySettings, Settings
 from reconciler.telemetry import Metrics
 from reconciler.web.auth import read_secret
 
@@ -80,12 +84,14 @@ def build_house(
     gauges = _gauges(settings)
     runtimes: dict[str, Runtime] = {}
     same_fronts = before is not None and _fronts_of(before.settings) == _fronts_of(settings)
-    for name, docker in settings.runtimes.items():
+    for name, engine in settings.runtimes.items():
         kept = before.runtimes.get(name) if before is not None else None
-        if before is not None and kept is not None and same_secrets and before.settings.runtimes.get(name) == docker:
+        if before is not None and kept is not None and same_secrets and _same_engine(before.settings, settings, name):
             runtimes[name] = kept
+        elif isinstance(engine, KubernetesSettings):
+            runtimes[name] = KubernetesRuntime(engine, _sites(settings, name), settings.name, secrets, clock)
         else:
-            runtimes[name] = DockerRuntime(docker, settings.name, secrets, clock, single_probe=single_probe)
+            runtimes[name] = DockerRuntime(engine, settings.name, secrets, clock, single_probe=single_probe)
     return House(
         settings=settings,
         source=source,
@@ -97,7 +103,25 @@ def build_house(
         redact=redactor.text,
         traffic=before.traffic if before is not None and same_fronts else _traffic(settings, clock),
         gauges=gauges,
+        renderer=before.renderer if before is not None else ProgramRenderer(clock, settings.data / "renderings"),
     )
+
+
+def _sites(settings: Settings, runtime: str) -> dict[str, Site]:
+    """Where the environments of a cluster are in it."""
+    return {
+        name: Site(each.namespace, each.gateway)
+        for name, each in settings.environments.items()
+        if each.runtime == runtime
+    }
+
+
+def _same_engine(before: Settings, settings: Settings, name: str) -> bool:
+    """Whether the runtime of this name, with all that it was made of, is as it was."""
+    engine = settings.runtimes[name]
+    if before.runtimes.get(name) != engine or isinstance(engine, DockerSettings):
+        return before.runtimes.get(name) == engine
+    return before.name == settings.name and _sites(before, name) == _sites(settings, name)
 
 
 def _fronts_of(settings: Settings) -> object:
@@ -118,8 +142,9 @@ def _traffic(settings: Settings, clock: Clock) -> Traffic | None:
         if proxy.sockets:
             fronts[name] = OwnFront(name, proxy)
         else:
-            engine = Connection(settings.runtimes[environment.runtime])
-            fronts[name] = ManagedFront(name, proxy, engine, settings.name, settings.data, clock)
+            engine = settings.runtimes[environment.runtime]
+            assert isinstance(engine, DockerSettings), "settings_rules lets only Docker have a proxy"
+            fronts[name] = ManagedFront(name, proxy, Connection(engine), settings.name, settings.data, clock)
     return HaproxyTraffic(fronts, proxies, clock) if fronts else None
 
 
@@ -149,9 +174,17 @@ def close_house(house: House, keep: House | None = None) -> None:
         house.source.close()
 
 
-def engine_version(docker: DockerSettings) -> str:
+def engine_version(engine: DockerSettings | KubernetesSettings) -> str:
     """What the engine says of itself, for people. Raises Retryable(ENGINE_UNREACHABLE) and Stalled."""
-    connection = Connection(docker)
+    if isinstance(engine, KubernetesSettings):
+        api = Api(engine)
+        try:
+            return f"Kubernetes {api.call('GET', '/version').get('gitVersion', 'of unknown version')}"
+        except ApiError as error:
+            raise translated(error, api.where) from error
+        finally:
+            api.close()
+    connection = Connection(engine)
     try:
         return f"API {connection.client().api_version}"
     finally:
@@ -172,7 +205,7 @@ def tell_redactor(redactor: Redactor, settings: Settings) -> None:
     files = [repository.token_file for repository in settings.repositories.values()]
     files += [repository.webhook.secret_file for repository in settings.repositories.values() if repository.webhook]
     files += [each.prometheus.token_file for each in settings.environments.values() if each.prometheus]
-    files.append(settings.http.token_file)
+    files += [settings.http.token_file, settings.journal_settings.password_file]
     for file in files:
         try:
             redactor.add(read_secret(file))

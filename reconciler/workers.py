@@ -29,7 +29,7 @@ IDLE_WAIT = 1.0
 """Seconds a worker waits for work before it says that it is alive."""
 STUCK_AFTER = 900.0
 """Seconds. A cycle that takes longer than any sum of deadlines inside it: the worker counts as stuck."""
-NEWS = frozenset({"webhook", "file", "operator", "reload"})
+NEWS = frozenset({"webhook", "file", "operator", "reload", "peer"})
 """Kinds of cause that end a backoff: somebody changed something. A poll only looks."""
 
 SERVICES_TOLD = 20
@@ -65,6 +65,7 @@ class _Record:
     backoff: Backoff = field(default_factory=Backoff)
     outcome: tuple[str, str, str] = ("", "", "")
     looked: bool = False
+    rests_until: float = 0.0
 
 
 class Workers:
@@ -146,6 +147,9 @@ class Workers:
         elif (until := record.backoff.until) and record.backoff.holds(now) and not any(cause.git for cause in causes):
             self._desk.inbox.later(environment, until, causes[-1])
             return
+        if self._desk.clock.monotonic() < record.rests_until and all(cause.kind == "engine" for cause in causes):
+            self._desk.inbox.later(environment, record.rests_until, causes[-1])
+            return
         name = threading.current_thread().name
         with self._changed:
             self._busy[name] = self._desk.clock.monotonic()
@@ -190,6 +194,7 @@ class Workers:
         """The outcome to the board, the metrics and the log, and the time of the next look to the inbox."""
         desk, status = self._desk, cycle.status
         duration = desk.clock.monotonic() - began
+        record.rests_until = desk.clock.monotonic() + cycle.rest
         if cycle.recheck_at is not None:
             desk.inbox.later(status.environment, cycle.recheck_at, Cause("recheck", desk.clock.now()))
         desk.board.publish(status)

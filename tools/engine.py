@@ -73,7 +73,7 @@ def up(directory: Path, *, private: bool, options: Sequence[str] = ()) -> Engine
     host, dockerd, pool = ("", None, "") if private else (_adopted(), None, "")
     try:
         if not host:
-            host, pool = f"unix://{directory / 'docker.sock'}", _free_subnet()
+            host, pool = f"unix://{directory / 'docker.sock'}", free_subnet()
             dockerd = _start_dockerd(directory, pool, options)
         registry, distribution = _start_registry(directory)
     except BaseException:
@@ -206,13 +206,13 @@ def _forget_containerd(directory: Path) -> None:
     file = directory / "exec" / "containerd" / "containerd.pid"
     if file.exists():
         pid, end = int(file.read_text()), time.monotonic() + 2.0
-        while _born(pid) and time.monotonic() < end:
+        while born(pid) and time.monotonic() < end:
             time.sleep(0.02)
-        if not _born(pid):
+        if not born(pid):
             file.unlink()
 
 
-def _free_subnet() -> str:
+def free_subnet() -> str:
     """A /18 below 10.192.0.0/10 that no route of this host touches and no other engine was given."""
     taken = set()
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
@@ -266,10 +266,10 @@ def spawn(command: list[str], log: Path, variables: Mapping[str, str] | None = N
             cwd="/",
             env=variables,
         )
-    return Started(child.pid, _born(child.pid))
+    return Started(child.pid, born(child.pid))
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
     """The start time of a running program; empty when there is none, or only its zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -280,7 +280,7 @@ def _born(pid: int) -> str:
 
 def alive(started: Started) -> bool:
     """Whether this very program still runs."""
-    return bool(started.born) and _born(started.pid) == started.born
+    return bool(started.born) and born(started.pid) == started.born
 
 
 def _wait(ready: Callable[[], bool], started: Started, log: Path, name: str) -> None:

@@ -12,7 +12,8 @@ LOG=.cache/setup.log
 POLICY=/usr/sbin/policy-rc.d
 MARK="written by Reconciler's tools/setup.sh"
 SYSTEM_CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
-UNITS="docker.service docker.socket containerd.service docker-registry.service haproxy.service ssh.service ssh.socket"
+UNITS="docker.service docker.socket containerd.service docker-registry.service haproxy.service \
+  postgresql.service ssh.service ssh.socket"
 
 mkdir -p .cache
 exec 9>.cache/setup.lock
@@ -77,6 +78,21 @@ links_statically() {
   echo 'int main(void) { return 0; }' | gcc -static -x c -o /dev/null - >/dev/null 2>&1
 }
 
+# What gives the pods of the tests' own cluster their network.
+has_network_plugins() {
+  [ -x /usr/lib/cni/ptp ] || [ -x /opt/cni/bin/ptp ] || [ -x /usr/libexec/cni/ptp ]
+}
+
+# Debian keeps the server's programs out of the PATH: there can be several versions of them.
+has_postgres() {
+  has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+}
+
+# The unit's own system call filter is tried with it.
+has_seccomp() {
+  ls /usr/lib/*/libseccomp.so.2 /usr/lib/libseccomp.so.2 >/dev/null 2>&1
+}
+
 # Names of the distribution's packages for what is missing here, one a line.
 missing_packages() {
   [ -n "$PYTHON_FOUND" ] || echo python3
@@ -91,12 +107,19 @@ missing_packages() {
   has ssh && has ssh-keygen || echo openssh-client
   has sshd || echo openssh-server
   has openssl || echo openssl
-  has setpriv || echo util-linux
+  has setpriv && has unshare || echo util-linux
   has iptables || echo iptables
   has docker-registry || echo docker-registry
   has haproxy || echo haproxy
+  has_postgres || echo postgresql
   has dockerd || engine_answers || echo docker.io
   has docker || echo docker-cli
+  has containerd && has ctr || echo containerd
+  has runc || echo runc
+  has_network_plugins || echo containernetworking-plugins
+  has docker-compose || echo docker-compose
+  has systemd-analyze || echo systemd
+  has_seccomp || echo libseccomp2
   has node || echo nodejs
   has npm || echo npm
 }

@@ -36,10 +36,14 @@ from reconciler.core.steps import (
     AttachTraffic,
     CreateInstance,
     DetachTraffic,
+    EnsureGroup,
     EnsureNetwork,
     KillInstance,
     PullImage,
+    RemoveGroup,
     RemoveInstance,
+    RemoveRoute,
+    RouteGroups,
     RuntimeEffect,
     StartInstance,
     SweepOrphan,
@@ -206,6 +210,8 @@ class DockerRuntime:
             case WarmInstance():
                 if not self._single_probe:
                     self._warming.begin(effect)
+            case EnsureGroup() | RemoveGroup() | RouteGroups() | RemoveRoute():
+                raise TypeError(f"an engine without controllers knows no groups: {effect}")
             case _:
                 self._apply_to_instance(effect)
 

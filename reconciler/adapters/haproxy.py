@@ -17,7 +17,7 @@ from reconciler.adapters.haproxy_front import Front
 from reconciler.adapters.haproxy_shift import Shift
 from reconciler.adapters.haproxy_socket import ask
 from reconciler.adapters.haproxy_table import Table
-from reconciler.adapters.haproxy_view import Spot, awaiting, lingering, merge
+from reconciler.adapters.haproxy_view import Lingering, Spot, lingering, merge
 from reconciler.adapters.haproxy_watch import Watcher
 from reconciler.core import names
 from reconciler.core.errors import Reason, ReconcilerError, Retryable
@@ -97,11 +97,10 @@ class House:
             )
         whole = bool(sockets) and len(tables) == len(sockets)
         # Asked last: a reload between the two looks makes a session count twice, and never not at all.
-        older, connected, known = self._look_at_older(troubles)
+        older, known = self._look_at_older(troubles)
         known, counts = known and whole, self._counts
         backends = merge(tables, known=known, counted=counts.look, rate=counts.rate, older=older) if tables else {}
-        shown = awaiting(backends, connected)
-        return ProxyState(status if whole else ProxyStatus.UNREACHABLE, config, shown, "; ".join(troubles))
+        return ProxyState(status if whole else ProxyStatus.UNREACHABLE, config, backends, "; ".join(troubles))
 
     def apply(self, effect: TrafficEffect) -> None:
         """Do one effect. Whatever it came to, what the proxies have now is saved.
@@ -162,16 +161,16 @@ class House:
 
         return Shift(backend, sockets, self.seconds, self._counts, touch)
 
-    def _look_at_older(self, troubles: list[str]) -> tuple[Mapping[Spot, int], int, bool]:
-        """The sessions and the clients in older workers, and whether they are known."""
+    def _look_at_older(self, troubles: list[str]) -> tuple[Mapping[Spot, Lingering], bool]:
+        """What older workers still have, and whether that is known."""
         try:
-            older, connected = lingering(self.front.former(), self._prefix, self.environment)
+            older = lingering(self.front.former(), self._prefix, self.environment)
         except ReconcilerError as error:
             troubles.append(str(error))
-            return {}, 0, False
+            return {}, False
         if older and self._watcher is not None:
             self._watcher.expect_older(older)
-        return older, connected, True
+        return older, True
 
     def _look(self, address: str) -> Table:
         """All of one proxy on one connection, on two when its backends are others than the last time."""

@@ -59,7 +59,8 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of `show stat`: a server, or a whole backend when `server` is "". `status` as the proxy words it."""
+    """One line of `show stat`: a server, or a whole backend when `server` is "". `status` as the proxy words it;
+    `http`: it is asked by requests, not by connections."""
 
     backend: str
     server: str
@@ -71,6 +72,7 @@ class Row:
     requests: int
     errors: int
     proven: bool
+    http: bool
 
     @property
     def up(self) -> bool:
@@ -138,14 +140,14 @@ def stat(text: str, where: str) -> tuple[Row, ...]:
     return tuple(found)
 
 
-def clients(text: str, where: str) -> int:
-    """The connections of clients in all answers to `show stat` in `text`. Raises Retryable as `table` does."""
+def clients(text: str, frontend: str, where: str) -> int:
+    """The connections of clients of `frontend` in all answers to `show stat` in `text`. Raises Retryable as `table`."""
     found = 0
     for header, lines in _blocks(text, _STAT):
         names = header.removeprefix("# ").split(",")
         for cells in csv.reader(lines):
             values = dict(zip(names, cells, strict=False))
-            if values.get("svname") == "FRONTEND":
+            if (values.get("pxname"), values.get("svname")) == (frontend, "FRONTEND"):
                 found += _number(values, "scur", where)
     return found
 
@@ -163,6 +165,7 @@ def _row(values: Mapping[str, str], where: str) -> Row:
         _number(values, "stot", where),
         sum(_number(values, name, where) for name in ("econ", "eresp")) + _optional(values, "hrsp_5xx", where),
         _proven(values, where),
+        values.get("mode") != "tcp",
     )
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 from reconciler.adapters.haproxy_plan import is_free
 from reconciler.adapters.haproxy_table import Place, Row, Table, clients, stat
 from reconciler.core.live import Backend, Served, Server, ServerMode
-from reconciler.core.proxy_config import LATENCY_BOUNDS_MS
+from reconciler.core.proxy_config import ENTRANCE, LATENCY_BOUNDS_MS
 
 _WILLING = (ServerMode.MAINT, ServerMode.DRAIN, ServerMode.READY)
 _PLAIN = frozenset({"requests", "errors"})
@@ -25,12 +25,23 @@ Rate = Callable[[str, str], float]
 """The requests per second of a backend in the proxy with this address."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lingering:
+    """What older workers still have at a spot: sessions, and clients whose next request they may lead there."""
+
+    sessions: int = 0
+    returning: int = 0
+
+
+NOTHING = Lingering()
+
+
 def merge(
-    tables: Mapping[str, Table], *, known: bool, counted: Counted, rate: Rate, older: Mapping[Spot, int]
+    tables: Mapping[str, Table], *, known: bool, counted: Counted, rate: Rate, older: Mapping[Spot, Lingering]
 ) -> Mapping[str, Backend]:
     """The backends by name. `tables` are by the proxies' addresses; `known`: every proxy answered.
 
-    `older`: the sessions that older workers of the proxies still have; `known` is false when that cannot be said.
+    `older`: what older workers of the proxies still have; `known` is false when that cannot be said.
     """
     names = sorted({name for table in tables.values() for name in table.totals})
     return {name: _backend(name, tables, known, counted, rate, older) for name in names}
@@ -42,36 +53,23 @@ def open_at(row: Row) -> tuple[str, int] | None:
     return (address.strip("[]"), int(port)) if address and re.fullmatch("[0-9]{1,5}", port) else None
 
 
-def lingering(texts: Iterable[str], prefix: str, where: str) -> tuple[Mapping[Spot, int], int]:
-    """What goes on in older workers, an answer to `show stat` each, in backends that begin with `prefix`; no zeros.
+def lingering(texts: Iterable[str], prefix: str, where: str) -> Mapping[Spot, Lingering]:
+    """What older workers, an answer to `show stat` each, have in backends that begin with `prefix`; nothing empty.
 
-    The second value is how many clients are connected there. Raises Retryable when an answer cannot be read.
+    An older worker leads the next request of each client that is still connected to it by the table that it had: to
+    any server that it does not hold in maintenance. Raises Retryable when an answer cannot be read.
     """
-    found: dict[Spot, int] = {}
-    connected = 0
+    found: dict[Spot, Lingering] = {}
     for text in texts:
-        connected += clients(text, where)
+        connected = clients(text, ENTRANCE, where)
         for row in stat(text, where):
             at, open_ = open_at(row), row.sessions + row.queued
-            if row.server and row.backend.startswith(prefix) and at and open_:
-                found[row.backend, at] = found.get((row.backend, at), 0) + open_
-    return found, connected
-
-
-def awaiting(backends: Mapping[str, Backend], connected: int) -> Mapping[str, Backend]:
-    """The backends where so many clients are connected to older workers.
-
-    Each of them may send one more request, which goes by the old table to any server: so none of these is idle.
-    """
-    if not connected:
-        return backends
-
-    def busy(server: Server) -> Server:
-        if server.mode is ServerMode.MAINT or server.sessions is None:
-            return server
-        return replace(server, sessions=max(server.sessions, connected))
-
-    return {name: replace(each, servers=tuple(map(busy, each.servers))) for name, each in backends.items()}
+            coming = connected if row.http and not row.status.startswith("MAINT") else 0
+            if row.server and row.backend.startswith(prefix) and at and (open_ or coming):
+                spot = row.backend, at
+                before = found.get(spot, NOTHING)
+                found[spot] = Lingering(before.sessions + open_, before.returning + coming)
+    return found
 
 
 def waiting(total: Row, places: Sequence[Place]) -> int:
@@ -85,7 +83,7 @@ def _backend(
     known: bool,  # noqa: FBT001
     counted: Counted,
     rate: Rate,
-    older: Mapping[Spot, int],
+    older: Mapping[Spot, Lingering],
 ) -> Backend:
     past = {at: count for (backend, at), count in older.items() if backend == name}
     by_proxy = {proxy: table.of(name) for proxy, table in tables.items()}
@@ -95,10 +93,10 @@ def _backend(
         seen.update((place.at, None) for place in places if place.address)
     seen.update(dict.fromkeys(past))
     return Backend(
-        servers=tuple(_server(at, by_proxy, known, counted, past.get(at, 0)) for at in sorted(seen)),
+        servers=tuple(_server(at, by_proxy, known, counted, past.get(at, NOTHING)) for at in sorted(seen)),
         free=min(sum(is_free(place) and not place.address for place in places) for places in by_proxy.values()),
         waiting=sum(waiting(row, by_proxy[proxy]) for proxy, row in rows.items()),
-        sessions=sum(row.sessions for row in rows.values()) + sum(past.values()),
+        sessions=sum(row.sessions for row in rows.values()) + sum(each.sessions for each in past.values()),
         rate=sum(rate(proxy, name) for proxy in rows),
     )
 
@@ -108,12 +106,10 @@ def _server(
     by_proxy: Mapping[str, Sequence[Place]],
     known: bool,  # noqa: FBT001
     counted: Counted,
-    sessions: int,
+    older: Lingering,
 ) -> Server:
-    """One address. A proxy that does not have it sends it nothing; two slots of one proxy count as one another's.
-
-    `sessions`: those in older workers.
-    """
+    """One address. A proxy that does not have it sends it nothing; two slots of one proxy count as one another's."""
+    sessions = older.sessions
     shown: set[tuple[ServerMode, int, bool]] = set()
     counts: dict[str, int] = {}
     for proxy, places in by_proxy.items():
@@ -133,12 +129,13 @@ def _server(
         sessions=sessions if known else None,
         served=Served(counts.get("requests", 0), counts.get("errors", 0), _slow(counts)),
         even=_even(shown),
+        returning=older.returning,
     )
 
 
 def _even(shown: Collection[tuple[ServerMode, int, bool]]) -> bool:
-    """Whether the proxies treat an address alike. Out of traffic is out of traffic, with a place or without and whatever
-    its weight would be; and where it has no weight, it is all one which of them found it up first."""
+    """Whether the proxies treat an address alike. Out of traffic is out of traffic, with a place or without and
+    whatever its weight would be; and where it has no weight, it is all one which of them found it up first."""
     alike = {(mode, weight, up or not weight) for mode, weight, up in shown}
     return len(alike) == 1 or all(mode is ServerMode.MAINT for mode, _, _ in shown)
 

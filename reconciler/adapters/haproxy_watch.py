@@ -16,7 +16,7 @@ from reconciler.adapters.haproxy_count import Counts
 from reconciler.adapters.haproxy_front import Front
 from reconciler.adapters.haproxy_socket import ask
 from reconciler.adapters.haproxy_table import Row, stat
-from reconciler.adapters.haproxy_view import Spot, lingering, open_at
+from reconciler.adapters.haproxy_view import Lingering, Spot, lingering, open_at
 from reconciler.core import names
 from reconciler.core.errors import ReconcilerError
 from reconciler.ports import Clock
@@ -63,8 +63,8 @@ class Watcher:
         self._proxies: dict[str, _Proxy] = {}
         self._expected: set[tuple[str, Key]] = set()
         self._older: set[Spot] = set()
+        self._older_ways: set[Spot] = set()
         self._older_at = 0.0
-        self._older_clients = 0
         self._lock = threading.Lock()
         self._bell = threading.Event()
         self._stopped = threading.Event()
@@ -85,10 +85,11 @@ class Watcher:
             self._expected.update(busy)
         self._bell.set()
 
-    def expect_older(self, busy: Iterable[Spot]) -> None:
-        """Somebody saw that older workers go on there, before the next look here: he may wait for the end of it."""
+    def expect_older(self, found: Mapping[Spot, Lingering]) -> None:
+        """Somebody saw what older workers have, before the next look here: he may wait for the end of it."""
         with self._lock:
-            self._older.update(busy)
+            self._older.update(spot for spot, each in found.items() if each.sessions)
+            self._older_ways.update(spot for spot, each in found.items() if each.returning)
         self._bell.set()
 
     def stop(self) -> None:
@@ -140,20 +141,20 @@ class Watcher:
         if now < self._older_at and not leaving:
             return []
         with self._lock:
-            before = set(self._older)
+            before, ways_before = set(self._older), set(self._older_ways)
         try:
-            found, connected = lingering(self._front.former(), self._prefix, self._environment)
-            after = found.keys()
+            found = lingering(self._front.former(), self._prefix, self._environment)
         except ReconcilerError:
             return []  # whoever observes the environment hears why
+        after = {spot for spot, each in found.items() if each.sessions}
+        ways = {spot for spot, each in found.items() if each.returning}
         with self._lock:
-            self._older -= before - after
-            self._older |= after
+            self._older = (self._older - before) | after
+            self._older_ways = (self._older_ways - ways_before) | ways
         self._older_at = now + SLOW
         said = [f"{backend} {at[0]}:{at[1]} is idle in older workers" for backend, at in sorted(before - after)]
-        if self._older_clients and not connected:
-            said.append("older workers have no clients any more")
-        self._older_clients = connected
+        if ways_before - ways:
+            said.append("clients of older workers have left")
         return said
 
     def _older_leaving(self) -> bool:

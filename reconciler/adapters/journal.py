@@ -9,98 +9,122 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from sqlalchemy import Engine, select
 
 from reconciler import __version__
-from reconciler.adapters import journal_schema as schema
 from reconciler.adapters.journal_check import check_tail, look_through
-from reconciler.adapters.journal_errors import transaction, translated
-from reconciler.adapters.journal_lock import Lock
+from reconciler.adapters.journal_errors import reading, transaction, translated
 from reconciler.adapters.journal_memory import JournalMemory
+from reconciler.adapters.journal_postgres import PostgresStore
+from reconciler.adapters.journal_postgres_url import address_of
 from reconciler.adapters.journal_rows import add, newest_head, pages, record_of
 from reconciler.adapters.journal_schema import records
+from reconciler.adapters.journal_sqlite import SqliteStore, file_of
+from reconciler.adapters.journal_store import Lock, Store
 from reconciler.adapters.journal_writer import JournalWriter
 from reconciler.core import audit
 from reconciler.core.audit import GENESIS
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
+from reconciler.core.journal_rules import POSTGRES
 from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.record import Entry, Record, What
 from reconciler.ports import Clock, Verification
+from reconciler.settings import JournalSettings
 
 
 class SqlJournal:
     """One writer's view of a journal. Safe to use from many threads."""
 
     def __init__(
-        self, path: Path, reading: Engine, writer: JournalWriter, memory: JournalMemory, epoch: int, lock: Lock | None
+        self,
+        store: Store,
+        engines: tuple[Engine, Engine],
+        writer: JournalWriter,
+        memory: JournalMemory,
+        epoch: int,
+        lock: Lock | None,
     ) -> None:
-        self._path = path
-        self._reading = reading
+        self._place = store.place
+        self._writing, self._reading = engines
         self._writer = writer
         self._memory = memory
         self._epoch = epoch
         self._lock = lock
 
     @classmethod
-    def open(cls, url: str, clock: Clock, writer: str, *, act: bool) -> SqlJournal:
-        """Open the journal `sqlite:///FILE`.
+    def open(
+        cls,
+        url: str,
+        clock: Clock,
+        writer: str,
+        *,
+        act: bool,
+        login: JournalSettings | None = None,
+        take_over: bool = False,
+    ) -> SqlJournal:
+        """Open the journal `sqlite:///FILE` or `postgresql://USER@HOST:PORT/DATABASE`, there with `login`.
 
-        `act`: as the daemon. Makes the file where there is none, takes the lock `FILE.lock`, checks the newest records
-        and opens a new epoch, recorded with `writer` (who this is, for people). Otherwise as a reader that may add
-        records of a person's doing to the newest epoch; then the journal must exist.
+        `act`: as the daemon. Makes what is not there (the file and its lock `FILE.lock`, or the schema), takes the
+        lock, checks the newest records and opens a new epoch, recorded with `writer` (who this is, for people).
+        Otherwise as a reader that may add records of a person's doing to the newest epoch; then the journal must exist.
+        `take_over`: who acts was settled elsewhere; in PostgreSQL the new epoch is opened although the session of
+        another daemon still holds the lock, and that one is fenced.
 
         Raises Stalled (SETTINGS_INVALID, JOURNAL_LOCKED, JOURNAL_DAMAGED, JOURNAL_UNAVAILABLE where there is no
-        journal) and Retryable(JOURNAL_UNAVAILABLE).
+        journal, or the database cannot hold one) and Retryable(JOURNAL_UNAVAILABLE).
         """
-        path = schema.file_of(url)
-        return cls._open_to_act(path, clock, writer) if act else cls._open_beside(path)
+        store = store_of(url, login or JournalSettings())
+        engines = store.writing_engine(acts=act), store.reading_engine()
+        try:
+            if act:
+                return cls._open_to_act(store, engines, clock, writer, take_over=take_over)
+            return cls._open_beside(store, engines)
+        except BaseException:
+            for engine in engines:
+                engine.dispose()
+            raise
 
     @classmethod
-    def _open_to_act(cls, path: Path, clock: Clock, writer: str) -> SqlJournal:
-        with translated(path):
-            schema.create_file(path)
-            lock = Lock(path.with_name(path.name + ".lock"))
-        writing, reading = schema.writing_engine(path, checkpoints=True), schema.reading_engine(path)
+    def _open_to_act(
+        cls, store: Store, engines: tuple[Engine, Engine], clock: Clock, writer: str, *, take_over: bool
+    ) -> SqlJournal:
+        writing, reads = engines
+        with translated(store.place):
+            store.make()
+            lock = store.take(writing, over=take_over)
         try:
             # Nothing is written before what is there is known to hold.
-            with translated(path):
-                schema.use_wal(writing, path)
-            with transaction(reading, path) as connection:
-                schema.check_schema(connection, path)
-                exists = schema.has_tables(connection)
+            with translated(store.place):
+                store.check_fit(writing)
+            with reading(reads, store.place) as connection:
+                store.check_schema(connection)
+                exists = store.has_tables(connection)
             if exists:
-                check_tail(reading, path)
+                check_tail(reads, store.place)
             else:
-                with transaction(writing, path) as connection:
-                    schema.create_tables(connection)
-            memory = JournalMemory(reading, path)
+                with transaction(writing, store.place) as connection:
+                    store.create_tables(connection)
+            memory = JournalMemory(reads, store.place)
             memory.latest()
-            epoch = _open_epoch(writing, path, clock, writer)
+            epoch = _open_epoch(writing, store, clock, writer)
         except BaseException:
-            writing.dispose()
-            reading.dispose()
-            lock.release()
+            _let_go(engines, lock)
             raise
-        return cls(path, reading, JournalWriter(writing, path, epoch), memory, epoch, lock)
+        return cls(store, engines, JournalWriter(writing, store, epoch), memory, epoch, lock)
 
     @classmethod
-    def _open_beside(cls, path: Path) -> SqlJournal:
-        if not path.exists():
-            raise _no_journal(path)
-        writing, reading = schema.writing_engine(path, checkpoints=False), schema.reading_engine(path)
-        try:
-            with transaction(reading, path) as connection:
-                head = newest_head(connection) if schema.has_tables(connection) else GENESIS
-                if head == GENESIS:
-                    raise _no_journal(path)
-                schema.check_schema(connection, path)
-            memory = JournalMemory(reading, path)
-        except BaseException:
-            reading.dispose()
-            raise
-        return cls(path, reading, JournalWriter(writing, path, None), memory, head.epoch, None)
+    def _open_beside(cls, store: Store, engines: tuple[Engine, Engine]) -> SqlJournal:
+        if not store.exists():
+            raise _no_journal(store.place)
+        writing, reads = engines
+        with reading(reads, store.place) as connection:
+            head = newest_head(connection) if store.has_tables(connection) else GENESIS
+            if head == GENESIS:
+                raise _no_journal(store.place)
+            store.check_schema(connection)
+        memory = JournalMemory(reads, store.place)
+        return cls(store, engines, JournalWriter(writing, store, None), memory, head.epoch, None)
 
     @property
     def epoch(self) -> int:
@@ -147,17 +171,17 @@ class SqlJournal:
         if service:
             query = query.where(records.c.service == service)
         if newest and limit is not None:
-            with transaction(self._reading, self._path) as connection:
+            with reading(self._reading, self._place) as connection:
                 last = query.where(records.c.index > after).order_by(records.c.index.desc()).limit(limit)
                 rows = connection.execute(last).mappings().all()
-            yield from (record_of(row, self._path) for row in reversed(rows))
+            yield from (record_of(row, self._place) for row in reversed(rows))
             return
-        for row in pages(self._reading, self._path, query, after, limit):
-            yield record_of(row, self._path)
+        for row in pages(self._reading, self._place, query, after, limit):
+            yield record_of(row, self._place)
 
     def verify(self) -> Verification:
         """Check every record, and that the memory and the saved projections are their fold. Raises Retryable."""
-        return look_through(self._reading, self._path, self._memory.known())
+        return look_through(self._reading, self._place, self._memory.known())
 
     def close(self) -> None:
         """Finish the appends under way, save the projections where this writer acts, and let go of the lock."""
@@ -168,25 +192,38 @@ class SqlJournal:
                 if save is not None:
                     self._writer.soon(save)
         self._writer.close()
-        self._reading.dispose()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        _let_go((self._writing, self._reading), self._lock)
+        self._lock = None
 
 
-def _no_journal(path: Path) -> Stalled:
+def store_of(url: str, login: JournalSettings) -> Store:
+    """The place that `url` names. Raises Stalled(SETTINGS_INVALID)."""
+    return PostgresStore(address_of(url), login) if url.startswith(POSTGRES) else SqliteStore(file_of(url))
+
+
+def _let_go(engines: tuple[Engine, Engine], lock: Lock | None) -> None:
+    writing, reads = engines
+    reads.dispose()
+    if lock is not None:
+        lock.release(writing)
+    else:
+        writing.dispose()
+
+
+def _no_journal(place: str) -> Stalled:
     return Stalled(
         Reason.JOURNAL_UNAVAILABLE,
         "there is no journal here yet",
-        where=str(path),
+        where=place,
         remedy="Start the daemon once (`reconciler run`), or correct the journal in the settings",
     )
 
 
-def _open_epoch(engine: Engine, path: Path, clock: Clock, writer: str) -> int:
+def _open_epoch(engine: Engine, store: Store, clock: Clock, writer: str) -> int:
     """Record the next epoch, from which on all earlier writers are fenced; in an empty journal, also its beginning."""
-    with transaction(engine, path) as connection:
-        schema.create_triggers(connection)
+    with transaction(engine, store.place) as connection:
+        store.create_triggers(connection)
+        store.fence(connection)
         head = newest_head(connection)
         epoch = head.epoch + 1
         if head == GENESIS:

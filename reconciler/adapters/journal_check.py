@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from reconciler.adapters.journal_errors import damaged, transaction
+from reconciler.adapters.journal_errors import damaged, reading
 from reconciler.adapters.journal_memory import Fold, fold_in, load
 from reconciler.adapters.journal_rows import checked, head_at, newest_head, pages
 from reconciler.adapters.journal_schema import records
@@ -20,17 +19,17 @@ from reconciler.ports import Verification
 TAIL = 10_000
 
 
-def check_tail(engine: Engine, path: Path) -> None:
+def check_tail(engine: Engine, place: str) -> None:
     """Check the last TAIL records. Raises Stalled(JOURNAL_DAMAGED) with the first problem."""
-    with transaction(engine, path) as connection:
+    with reading(engine, place) as connection:
         before = max(0, newest_head(connection).index - TAIL)
         after = head_at(connection, before)
     if after is None:
-        raise damaged(f"record {before} is missing", path)
-    for row in pages(engine, path, select(records), after.index, None):
+        raise damaged(f"record {before} is missing", place)
+    for row in pages(engine, place, select(records), after.index, None):
         record = checked(after, row)
         if isinstance(record, str):
-            raise damaged(record, path)
+            raise damaged(record, place)
         after = audit.head_of(record)
 
 
@@ -58,7 +57,7 @@ class _Look:
         return ""
 
 
-def look_through(engine: Engine, path: Path, known: Fold) -> Verification:
+def look_through(engine: Engine, place: str, known: Fold) -> Verification:
     """Check every record, and compare `known` and the saved projections with the fold of the records.
 
     A problem of the records is returned, not raised. Raises Retryable(JOURNAL_UNAVAILABLE).
@@ -67,21 +66,21 @@ def look_through(engine: Engine, path: Path, known: Fold) -> Verification:
     engine.dispose()  # what a connection read before it keeps, and does not see what others did to the file
     wrong = ""
     try:
-        with transaction(engine, path) as connection:
-            saved = load(connection, path)
+        with reading(engine, place) as connection:
+            saved = load(connection, place)
         look.folds += [saved] if saved is not None else []
     except Stalled as error:
         wrong = error.what
     try:
-        found = _look(look, engine, path)
+        found = _look(look, engine, place)
     except Stalled as error:
         found = look.result(error.what)
     # The records first: they name the first one that is wrong, the projections only the last one they cover.
     return found if found.problem else replace(found, problem=wrong)
 
 
-def _look(look: _Look, engine: Engine, path: Path) -> Verification:
-    for row in pages(engine, path, select(records), 0, None):
+def _look(look: _Look, engine: Engine, place: str) -> Verification:
+    for row in pages(engine, place, select(records), 0, None):
         record = checked(look.head, row)
         if isinstance(record, str):
             return look.result(record)

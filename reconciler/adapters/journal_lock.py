@@ -6,6 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from reconciler.core.errors import Reason, Stalled
 
 
@@ -47,6 +49,10 @@ class Lock:
             remedy=f"Stop it first (`kill {holder or 'PID'}`), or give this daemon a journal of its own",
         )
 
-    def release(self) -> None:
-        """Let go. The file stays: removing it would let two others lock two different files."""
+    def release(self, writing: Engine) -> None:
+        """Let go, after the last use of the journal's file.
+
+        The lock file stays: removing it would let two others lock two different files.
+        """
+        writing.dispose()
         os.close(self._descriptor)

@@ -11,13 +11,12 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import rfc8785
 from sqlalchemy import Connection, Engine, delete, insert, select
 
 from reconciler import __version__
-from reconciler.adapters.journal_errors import damaged, transaction
+from reconciler.adapters.journal_errors import damaged, reading
 from reconciler.adapters.journal_rows import checked, head_at, newest_head, pages
 from reconciler.adapters.journal_schema import projections, records
 from reconciler.core import audit, memory_codec
@@ -43,13 +42,13 @@ NOTHING = Fold(head=GENESIS, memories={})
 class JournalMemory:
     """The fold of all records so far. Safe to use from many threads."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
+    def __init__(self, engine: Engine, place: str) -> None:
         """Begin with the projections, or with nothing. Raises Stalled(JOURNAL_DAMAGED) where records are missing."""
         self._engine = engine
-        self._path = path
+        self._place = place
         self._lock = threading.Lock()
-        with transaction(engine, path) as connection:
-            self._fold = load(connection, path) or NOTHING
+        with reading(engine, place) as connection:
+            self._fold = load(connection, place) or NOTHING
         self._saved = self._fold.head.index
 
     def known(self) -> Fold:
@@ -62,10 +61,10 @@ class JournalMemory:
         with self._lock:
             memories = dict(self._fold.memories)
             head = self._fold.head
-            for row in pages(self._engine, self._path, select(records), head.index, None):
+            for row in pages(self._engine, self._place, select(records), head.index, None):
                 record = checked(head, row)
                 if isinstance(record, str):
-                    raise damaged(record, self._path)
+                    raise damaged(record, self._place)
                 fold_in(memories, record)
                 head = audit.head_of(record)
             if head != self._fold.head:
@@ -99,7 +98,7 @@ def save(connection: Connection, fold: Fold) -> None:
         connection.execute(insert(projections), rows)
 
 
-def load(connection: Connection, path: Path) -> Fold | None:
+def load(connection: Connection, place: str) -> Fold | None:
     """The fold that the projections hold; None when there is none that this release can use.
 
     Raises Stalled(JOURNAL_DAMAGED) when intact projections know of a record that the journal does not have (any more).
@@ -118,9 +117,9 @@ def load(connection: Connection, path: Path) -> Fold | None:
     head = head_at(connection, first["upto"])
     if head is None:
         last = newest_head(connection).index
-        raise damaged(f"record {last + 1} is missing: there were {first['upto']} records, now there are {last}", path)
+        raise damaged(f"record {last + 1} is missing: there were {first['upto']} records, now there are {last}", place)
     if head.hash != first["head"]:
-        raise damaged(f"record {head.index} was changed: it had another hash when it was last folded", path)
+        raise damaged(f"record {head.index} was changed: it had another hash when it was last folded", place)
     if first["program"] != __version__:
         return None
     try:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, insert, select
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Engine,
+    Insert,
+    RowMapping,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+    literal_column,
+    select,
+)
 
-from reconciler.adapters.journal_errors import damaged, transaction
+from reconciler.adapters.journal_errors import damaged, reading
 from reconciler.adapters.journal_schema import records
 from reconciler.core import audit
 from reconciler.core.audit import GENESIS, Head
@@ -18,7 +33,7 @@ from reconciler.core.record import Record, What
 PAGE = 500
 
 _HEAD = select(records.c.index, records.c.epoch, records.c.hash)
-_NEWEST = _HEAD.order_by(records.c.index.desc()).limit(1)
+_NEWEST = _HEAD.order_by(records.c.index.desc()).limit(literal_column("1"))
 
 
 def newest_head(connection: Connection) -> Head:
@@ -37,8 +52,26 @@ def head_at(connection: Connection, index: int) -> Head | None:
 
 def add(connection: Connection, found: Sequence[Record]) -> None:
     """Insert the records, in order."""
-    if found:
+    if not found:
+        return
+    if connection.dialect.name == "postgresql":
+        rows = [_columns(r) | {"hash": r.hash, "body": r.body.decode()} for r in found]
+        connection.execute(_INSERT_JSON, {"rows": json.dumps(rows, ensure_ascii=False)})
+    else:
         connection.execute(insert(records), [_columns(r) | {"hash": r.hash, "body": r.body} for r in found])
+
+
+def _insert_json() -> Insert:
+    """All rows in one statement: pg8000 would go to the server and back three times for each of several."""
+    names = [each.name for each in records.columns]
+    typed = [column(name, Text() if name == "body" else records.c[name].type) for name in names]
+    rows = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON)).table_valued(*typed)
+    rows = rows.render_derived(name="row", with_types=True)
+    values = [func.convert_to(rows.c.body, "UTF8") if name == "body" else rows.c[name] for name in names]
+    return insert(records).from_select(names, select(*values))
+
+
+_INSERT_JSON = _insert_json()
 
 
 def _columns(record: Record) -> dict[str, Any]:
@@ -56,12 +89,12 @@ def _columns(record: Record) -> dict[str, Any]:
     }
 
 
-def record_of(row: RowMapping, path: Path) -> Record:
+def record_of(row: RowMapping, place: str) -> Record:
     """The record of a row, not checked. Raises Stalled(JOURNAL_DAMAGED) when its body cannot be read."""
     try:
         return audit.read(_body(row), row["hash"])
     except UnreadableError as error:
-        raise damaged(f"record {row['index']} cannot be read: {error}", path) from error
+        raise damaged(f"record {row['index']} cannot be read: {error}", place) from error
 
 
 def _body(row: RowMapping) -> bytes:
@@ -88,16 +121,17 @@ def checked(after: Head, row: RowMapping) -> Record | str:
     return audit.link_problem(after, record) or record
 
 
-def pages(engine: Engine, path: Path, query: Select[Any], after: int, limit: int | None) -> Iterator[RowMapping]:
+def pages(engine: Engine, place: str, query: Select[Any], after: int, limit: int | None) -> Iterator[RowMapping]:
     """The rows of `query` beyond index `after`, rising, at most `limit`.
 
-    Each page is a transaction of its own: one that stays open for long would keep the WAL from being moved away.
+    Each page is a transaction of its own: one that stays open for long would keep SQLite's WAL from being moved away
+    and PostgreSQL's old rows from being cleared.
     """
     left = limit
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
         page = query.where(records.c.index > after).order_by(records.c.index).limit(size)
-        with transaction(engine, path) as connection:
+        with reading(engine, place) as connection:
             rows = connection.execute(page).mappings().all()
         yield from rows
         if len(rows) < size:

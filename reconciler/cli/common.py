@@ -20,6 +20,7 @@ from reconciler.core.errors import Reason, ReconcilerError, Rejected
 from reconciler.settings import Settings, read
 
 SETTINGS_VARIABLE = "RECONCILER_SETTINGS"
+SHARD_VARIABLE = "RECONCILER_SHARD"
 NO_TERMINAL_WIDTH = 1_000
 SETTINGS_PLACES = (Path("reconciler.yaml"), Path("/etc/reconciler/reconciler.yaml"))
 
@@ -141,8 +142,16 @@ def told(error: ReconcilerError) -> str:
 
 
 def load_settings(file: Path) -> Settings:
-    """The settings in `file`, read and validated as a whole. Raises Rejected(SETTINGS_INVALID) with every problem."""
-    return read(file)
+    """The settings in `file`, read and validated as a whole. Raises Rejected(SETTINGS_INVALID) with every problem.
+
+    RECONCILER_SHARD takes the place of `shard.index`, so that the daemons of all shards can share one file.
+    """
+    shard = os.environ.get(SHARD_VARIABLE, "")
+    if shard and not (shard.isascii() and shard.isdecimal()):
+        raise RefusedError(
+            f"${SHARD_VARIABLE} is {shard!r}", remedy="Set it to a shard's number, from 0 on, or unset it"
+        )
+    return read(file, int(shard) if shard else None)
 
 
 def read_settings(given: Path | None) -> Settings:

@@ -33,6 +33,10 @@ runtimes:
   local:
     docker:
       host: unix:///var/run/docker.sock
+  # cluster:
+  #   kubernetes:
+  #     kubeconfig: kubeconfig         # in a pod of the cluster itself: inCluster: true
+  #     context: production
 
 environments:
   staging:
@@ -46,6 +50,13 @@ environments:
     # proxy:
     #   image: reconciler-haproxy:debian  # deploy/haproxy/build.sh makes it; an official one is written name@sha256:…
     #   http: 127.0.0.1:8080
+  # production:
+  #   repository: fleet
+  #   runtime: cluster
+  #   namespace: production            # it must exist, and no other environment uses it
+  #   gateway:                         # for services with traffic: a Gateway that admits routes of the namespace
+  #     name: public
+  #     namespace: gateways
 """
 
 ENVIRONMENT = """\

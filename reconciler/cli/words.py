@@ -12,12 +12,16 @@ from reconciler.core.steps import (
     CutSessions,
     DetachTraffic,
     Effect,
+    EnsureGroup,
     EnsureNetwork,
     EnsureProxy,
     FreePlace,
     KillInstance,
     PullImage,
+    RemoveGroup,
     RemoveInstance,
+    RemoveRoute,
+    RouteGroups,
     ShiftTraffic,
     StartInstance,
     Step,
@@ -43,6 +47,10 @@ EFFECTS: Mapping[type[Effect], str] = {
     EnsureProxy: "have the proxies of {0.environment} run the configuration {0.config:.12}",
     ShiftTraffic: "shift the traffic of {0.name}",
     CutSessions: "cut the last {0.sessions} requests at {0.name}",
+    EnsureGroup: "declare {0.name} from {0.spec.image}",
+    RemoveGroup: "remove {0.name}",
+    RouteGroups: "lead the requests of {0.name}",
+    RemoveRoute: "take away the address of {0.name}",
     FreePlace: "free the place of {0.address}:{0.port} in {0.name}",
 }
 
@@ -55,6 +63,9 @@ def describe(step: Step) -> str:
     match step:
         case TerminateInstance(keep=True):
             return f"{words} and keep it as the way back"
+        case RouteGroups():
+            given = ", ".join(f"{share.name} {share.weight} %" for share in step.shares if share.weight)
+            return f"{words}: {'all alike' if step.mixed else given}"
         case ShiftTraffic():
             table = ", ".join(f"{name} {said}" for name, said in described(step.shares).items())
             return f"{words}: {table or 'nobody'}"

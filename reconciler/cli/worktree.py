@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from reconciler.cli.common import RefusedError
@@ -45,7 +45,20 @@ class Worktree:
         return sorted(path.parent.as_posix() for path in found if path.name == ENVIRONMENT_FILE)
 
     def fleet(self, directory: str) -> Fleet:
-        """The files as `core.manifest` wants them."""
+        """The files as `core.manifest` wants them; nothing here renders."""
+        return Fleet(directory, self._blobs(directory), self.read, self.files)
+
+    def files(self, directory: str) -> Mapping[str, str]:
+        """The files below `directory`. Raises Rejected for a link, or one that cannot be read, among them."""
+        for part in (PurePosixPath(directory), *PurePosixPath(directory).parents):
+            if (self._root / part).is_symlink():
+                raise _hostile(part.as_posix(), "is a symbolic link", "Put the directory itself there")
+        for path in self._walk(directory):
+            if (self._root / path).is_symlink():
+                raise _hostile(path, "is a symbolic link", "Put the file itself there")
+        return self._blobs(directory)
+
+    def _blobs(self, directory: str) -> dict[str, str]:
         blobs = {}
         for path in self._walk("" if directory == "." else directory):
             try:
@@ -53,7 +66,7 @@ class Worktree:
             except Rejected as error:
                 # The reason shows where the file is read.
                 blobs[path] = f"{path}: {error}"
-        return Fleet(directory, blobs, self.read)
+        return blobs
 
     def read(self, path: str) -> bytes:
         """The content of a file. Raises KeyError where there is none, Rejected for a link or too much."""

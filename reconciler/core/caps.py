@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from reconciler.core import names
 from reconciler.core.errors import Reason
+from reconciler.core.kubernetes_identity import Identity
 from reconciler.core.memory import ServiceMemory
 from reconciler.core.model import ChangeCap, Prune
 
@@ -42,6 +43,27 @@ def removals_held(
         Reason.PRUNE_CAP_EXCEEDED,
         f"this revision removes {len(removed)} of {len(set(there))} services, more than {allowed}; if that is meant, "
         "commit with the trailer Reconciler-Confirm: removals, or raise spec.prune in environment.yaml",
+    )
+
+
+NAMED = 5
+"""How many objects are named."""
+
+
+def objects_held(
+    there: Collection[Identity], declared: Collection[Identity], prune: Prune, trailers: Mapping[str, str]
+) -> tuple[Reason, str] | None:
+    """Why a bundle whose stable version has the objects `there` may not become one with those `declared`, if so."""
+    removed = sorted(set(there) - set(declared))
+    allowed = _allowed(len(set(there)), prune.max_percent, prune.max_count)
+    if len(removed) <= allowed or REMOVALS in confirmed(trailers):
+        return None
+    more = f" and {len(removed) - NAMED} more" if len(removed) > NAMED else ""
+    named = ", ".join(each.shown for each in removed[:NAMED])
+    return (
+        Reason.PRUNE_CAP_EXCEEDED,
+        f"this revision removes {len(removed)} of {len(set(there))} objects, more than {allowed} ({named}{more}); if "
+        "that is meant, commit with the trailer Reconciler-Confirm: removals, or raise spec.prune in environment.yaml",
     )
 
 

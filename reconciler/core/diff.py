@@ -12,8 +12,11 @@ from datetime import datetime
 from reconciler.core import names
 from reconciler.core.errors import Reason
 from reconciler.core.gate import GateFinding
+from reconciler.core.groups import WHOLE
 from reconciler.core.live import (
     Difference,
+    Group,
+    GroupRoute,
     HealthStatus,
     ImageState,
     ImageStatus,
@@ -24,6 +27,7 @@ from reconciler.core.live import (
 )
 from reconciler.core.memory import ServiceMemory
 from reconciler.core.model import DriftPolicy, ServiceSpec, Target
+from reconciler.core.question import Native
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,9 @@ class View:
 
     `names_taken` are names that something else occupies. `proxy` is what the environment's proxies show, `finding` what
     the gate says of the target. New instances get ordinals from `first_ordinal` on.
+
+    With `native`, the engine's own controllers make and end instances: `group` is the one that carries the target, or
+    will after the next step, `others` all other groups of the service, `route` who of them gets its requests.
     """
 
     environment: str
@@ -45,6 +52,10 @@ class View:
     proxy: ProxyState | None = None
     finding: GateFinding | None = None
     first_ordinal: int = 0
+    native: Native | None = None
+    group: Group | None = None
+    others: tuple[Group, ...] = ()
+    route: GroupRoute | None = None
 
     @property
     def spec(self) -> ServiceSpec:
@@ -58,8 +69,8 @@ class View:
 
     @property
     def routed(self) -> bool:
-        """Whether the service stands behind a proxy."""
-        return self.spec.route is not None
+        """Whether the service stands behind a proxy of ours."""
+        return self.spec.route is not None and self.native is None
 
     @property
     def blind(self) -> bool:
@@ -75,6 +86,32 @@ class View:
         """Whether the target still has to prove itself."""
         stable = self.memory.stable
         return stable is None or stable.version != self.target.version
+
+    @property
+    def exact(self) -> bool:
+        """Whether the requests of the service are split by the weights of a gateway."""
+        return self.native is not None and self.native.gateway and self.spec.route is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether as many instances of the target as are wanted carry the traffic well."""
+        if self.native is None:
+            return len(self.fresh_capacity) >= self.spec.replicas
+        group = self.group
+        if group is None or group.version != self.target.version:
+            return self.spec.replicas == 0
+        return self.standing(group) and self._has_traffic(group)
+
+    def standing(self, group: Group) -> bool:
+        """Whether the engine has nothing left to do for a group, and enough of its instances are ready."""
+        wanted = self.spec.replicas if self.spec.scaling is None else self.spec.scaling.minimum
+        return group.settled and group.ready >= wanted
+
+    def _has_traffic(self, group: Group) -> bool:
+        if not (self.spec.ports or self.exact) or self.spec.replicas == 0:
+            return True
+        weights = self.route.weights if self.route is not None else {}
+        return weights is None or weights.get(group.name, 0) >= WHOLE
 
     @property
     def instances(self) -> tuple[Instance, ...]:

@@ -41,6 +41,11 @@ class Reason(StrEnum):
     PORT_TAKEN = "PortTaken"
     OUT_OF_DISK = "OutOfDisk"
     PROBE_UNREACHABLE = "ProbeUnreachable"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    UNSCHEDULABLE = "Unschedulable"
+    NAMESPACE_MISSING = "NamespaceMissing"
+    FORBIDDEN = "Forbidden"
+    NOT_LEADER = "NotLeader"
     # Instances and rollouts
     INSTANCE_EXITED = "InstanceExited"
     OOM_KILLED = "OOMKilled"

@@ -118,8 +118,10 @@ def _done(service: ServiceMemory, entry: Entry) -> ServiceMemory:
             )
         case "RemoveInstance":
             return _vanished(service, frozenset({name}))
-        case "ShiftTraffic" if not name.endswith(PREVIEW):
+        case "ShiftTraffic" | "RouteGroups" if not name.endswith(PREVIEW):
             return _shifted(service, entry)
+        case "RemoveGroup":
+            return _forgotten(service, name)
         case _:
             return service
 
@@ -130,8 +132,8 @@ def _shares(entry: Entry) -> Mapping[str, str]:
     return {str(name): str(said) for name, said in found.items()} if isinstance(found, Mapping) else {}
 
 
-def _taking(shares: Mapping[str, str]) -> frozenset[str]:
-    """The instances that get requests by a table."""
+def taking(shares: Mapping[str, str]) -> frozenset[str]:
+    """Who gets requests by a table in words."""
     return frozenset(name for name, said in shares.items() if said.startswith("ready ") and said != "ready 0")
 
 
@@ -150,7 +152,7 @@ def _shifted(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     return replace(
         service,
         shares=shares,
-        served=_taking(shares),
+        served=taking(shares),
         detached=draining | detached,
         rollout=rollout,
         stalled="",
@@ -194,13 +196,13 @@ def _intent(service: ServiceMemory, entry: Entry) -> ServiceMemory:
             return replace(service, exposed=service.exposed | {name})
         case "DetachTraffic" | "TerminateInstance":
             return replace(service, served=service.served - {name})
-        case "ShiftTraffic" if not name.endswith(PREVIEW):
+        case "ShiftTraffic" | "RouteGroups" if not name.endswith(PREVIEW):
             shares = _shares(entry)
             # From now on they may have requests anew: what drained before says nothing about these.
             return replace(
                 service,
                 shares=None,
-                exposed=service.exposed | _taking(shares),
+                exposed=service.exposed | taking(shares),
                 served=service.served & shares.keys(),
                 detached=_still_out(service.detached, shares),
             )
@@ -255,8 +257,8 @@ def _newest(quarantine: Mapping[str, Quarantine]) -> Mapping[str, Quarantine]:
 def _instance_healthy(service: ServiceMemory, entry: Entry) -> ServiceMemory:
     if service.rollout is None or entry.to_version != service.rollout.to:
         return service
-    name = str(entry.details.get("name", ""))
-    rollout = replace(service.rollout, progressed_at=entry.at, healthy=service.rollout.healthy | {name})
+    named = _names(entry, "names") or {str(entry.details.get("name", ""))}
+    rollout = replace(service.rollout, progressed_at=entry.at, healthy=service.rollout.healthy | named)
     return replace(service, rollout=rollout)
 
 
@@ -298,7 +300,7 @@ def _scaled(service: ServiceMemory, entry: Entry) -> ServiceMemory:
 
 
 def _instance_lost(service: ServiceMemory, entry: Entry) -> ServiceMemory:
-    name = str(entry.details.get("name", ""))
+    name, service = str(entry.details.get("name", "")), _vanished(service, _names(entry, "gone"))
     # Instances that were found lost at one look fell together, as when their host restarts: that is one loss.
     losses = service.losses if "with" in entry.details else (*service.losses, entry.at)[-LOSSES_KEPT:]
     return replace(service, losses=losses, lost=service.lost | {name})

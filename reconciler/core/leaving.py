@@ -61,10 +61,11 @@ def _withdraw(view: View, instance: Instance, capacity: list[Instance], motion: 
         motion.wait("enough healthy instances before old ones go")
         port, weight = (server.port, server.weight) if server is not None and server.weight else (route.port, FULL)
         return Share(instance.name, instance.address, port, ServerMode.READY, weight)
-    if server is None or (server.mode is ServerMode.MAINT and server.even and server.sessions == 0):
+    if server is None or (server.mode is ServerMode.MAINT and server.even and server.idle):
         _stop(view, instance, motion)
         return None
-    if server.mode is ServerMode.READY and server.even and not server.weight and instance.name not in view.memory.exposed:
+    weightless = server.mode is ServerMode.READY and server.even and not server.weight
+    if weightless and instance.name not in view.memory.exposed:
         return None
     since = view.memory.detached.get(instance.name)
     if since is None:
@@ -85,7 +86,7 @@ def _withdraw(view: View, instance: Instance, capacity: list[Instance], motion: 
     if held is not None and not (route is not None and route.sticky and view.now >= until):
         motion.quiet(held)
         return draining(instance, server)
-    if server.sessions == 0 or view.now >= until:
+    if server.idle or view.now >= until:
         return None
     motion.wait(f"{instance.name} to drain", until)
     return draining(instance, server)

@@ -43,6 +43,7 @@ class Instance:
     created. `exit_code` 137 with a stop of ours before it means that the grace ran out. `detail` says in words why
     a check fails or an instance ended. `address` is its own in the private network, `server` and `preview` what the
     proxies show of it, `warmth` its warm-up, once asked for, `cpu` the cores it used lately, where asked for.
+    `leaving`: the engine itself takes it away, by an eviction or a replacement of its own.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Instance:
     preview: Server | None = None
     warmth: Warmth | None = None
     cpu: float | None = None
+    leaving: bool = False
 
 
 class WarmthStatus(StrEnum):
@@ -110,7 +112,8 @@ class Server:
     """An address in a backend, as all proxies of an environment show it together.
 
     `mode`, `weight` and `up` are those of the least willing proxy; `sessions` is the sum of open and queued ones, None
-    when a proxy did not answer; `even` is whether all proxies say the same.
+    when a proxy did not answer; `even` is whether all proxies say the same. `returning`: the clients of older workers
+    of a proxy, each of which may make one more request there, which is led here although the newest one would not.
     """
 
     address: str
@@ -121,6 +124,12 @@ class Server:
     sessions: int | None = 0
     served: Served = Served()
     even: bool = True
+    returning: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing goes on, and once it is out of the table nothing comes any more."""
+        return self.sessions == 0 and not self.returning
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +183,47 @@ class ImageState:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Instances of a service that an engine with controllers of its own keeps up and replaces: a Deployment.
+
+    `version`, `image` and `operated` are those it declares now; `operated` is the digest of how it is operated
+    (`core/groups.py`). `replicas` is how many the engine was last asked for, `ready` how many of that version take
+    traffic by the engine's word, `settled` whether the engine has seen the last declaration and has nothing left to do
+    for it: all are of that version and ready, and none of another is left. `reason` and `detail`: what keeps it from
+    that (a quota, no node to run on). `differences`: what was changed by hand since it was declared. `inventory`: the
+    objects of a bundle of plain manifests, as `group/kind/namespace/name`.
+    """
+
+    name: str
+    service: str
+    version: str
+    revision: str
+    image: str
+    operated: str
+    replicas: int
+    ready: int
+    settled: bool
+    created_at: datetime
+    reason: Reason | None = None
+    detail: str = ""
+    differences: tuple[Difference, ...] = ()
+    inventory: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRoute:
+    """Who of a service's groups gets its requests. `weights` maps their names to shares; None: all instances alike, of
+    whatever group. `operated` is the digest of how requests reach it (`core/groups.py`), `preview` the group that the
+    preview address shows, "" for none."""
+
+    service: str
+    weights: Mapping[str, int] | None
+    operated: str
+    preview: str = ""
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Foreign:
     """Something that is not ours but in our way: it squats one of our names or sits in our private network."""
 
@@ -184,7 +234,11 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """One environment as the engine shows it. `orphans`: names of leftovers of ours that belong to no instance."""
+    """One environment as the engine shows it. `orphans`: names of leftovers of ours that belong to no instance.
+
+    `groups` and `routes` (by service) are those of an engine with controllers of its own; its instances are shown, and
+    only it makes and ends them.
+    """
 
     environment: str
     observed_at: datetime
@@ -194,3 +248,5 @@ class LiveState:
     orphans: tuple[str, ...] = ()
     network_ready: bool = False
     proxy: ProxyState | None = None
+    groups: tuple[Group, ...] = ()
+    routes: Mapping[str, GroupRoute] = field(default_factory=dict)

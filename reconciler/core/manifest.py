@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.core import environment_file
+from reconciler.core import bundle, environment_file
 from reconciler.core.document import Document, unreadable
-from reconciler.core.errors import Reason
+from reconciler.core.errors import Reason, ReconcilerError
 from reconciler.core.files import Cache, Files, Fleet
 from reconciler.core.model import DesiredState, DriftPolicy, Problem, Revision, ServiceSpec
 from reconciler.core.neighbours import Neighbour, disagreements
@@ -27,6 +27,8 @@ __all__ = ["Cache", "Fleet", "Refusal", "parse", "parse_service"]
 
 ENVIRONMENT_FILE = "environment.yaml"
 MAX_SERVICES = 5_000
+KINDS = {"Service": "service", "Manifests": "manifests"}
+"""What the files of an environment may declare, with the short names of the schemas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,8 @@ def parse(
         return Refusal(Reason.MANIFEST_INVALID, (Problem(where, 1, 1, message),))
     files = Files(fleet, cache)
     spec, wrong = _environment(environment, where, files, Checker(schemas["environment"]))
-    reader = _ServiceReader(files, Checker(schemas["service"]), _drift(spec), allow)
-    services, problems = _agreed({name: reader.service(name) for name in sorted(names)}, misnamed)
+    reader = _ServiceReader(files, _checkers(schemas), _drift(spec), allow)
+    services, problems = _agreed({name: reader.service(name) for name in sorted(names)}, misnamed, allow.namespace)
     if wrong:
         return Refusal(Reason.MANIFEST_INVALID, (*wrong, *(each for found in problems.values() for each in found)))
     return DesiredState(
@@ -78,7 +80,10 @@ def parse(
 def parse_service(
     environment: str, service: str, fleet: Fleet, *, schemas: Mapping[str, Schema], allow: Allow, cache: Cache
 ) -> ServiceSpec | tuple[Problem, ...]:
-    """One service of a revision by itself, as a rollback needs it: its neighbours are not looked at."""
+    """One service of a revision by itself, as a rollback needs it: its neighbours are not looked at.
+
+    Raises Stalled and Retryable when plain manifests cannot be rendered now.
+    """
     path = posixpath.join(fleet.directory, f"{service}.yaml")
     if path not in fleet.blobs or service == _stem(ENVIRONMENT_FILE):
         return (Problem(path, 1, 1, f"there is no service {service} in this revision of {environment}"),)
@@ -87,8 +92,14 @@ def parse_service(
     spec: Mapping[str, Any] = {}
     if where in fleet.blobs:
         spec, _ = _environment(environment, where, files, Checker(schemas["environment"]))
-    found = _ServiceReader(files, Checker(schemas["service"]), _drift(spec), allow).service(service)
+    found = _ServiceReader(files, _checkers(schemas), _drift(spec), allow).service(service)
+    if found.trouble is not None:
+        raise found.trouble
     return found.problems if found.spec is None else found.spec
+
+
+def _checkers(schemas: Mapping[str, Schema]) -> dict[str, Checker]:
+    return {kind: Checker(schemas[name]) for kind, name in KINDS.items()}
 
 
 def _drift(environment: Mapping[str, Any]) -> DriftPolicy:
@@ -118,7 +129,7 @@ def _listed(fleet: Fleet) -> tuple[frozenset[str], tuple[Problem, ...]]:
 
 
 def _agreed(
-    read: Mapping[str, _Service], misnamed: tuple[Problem, ...]
+    read: Mapping[str, _Service], misnamed: tuple[Problem, ...], namespace: str
 ) -> tuple[dict[str, ServiceSpec], dict[str, tuple[Problem, ...]]]:
     """The services that are right by themselves and beside each other, and the problems of all others."""
     problems = {name: list(service.problems) for name, service in read.items() if service.problems}
@@ -129,19 +140,21 @@ def _agreed(
         for name, service in read.items()
         if service.spec is not None and name not in problems
     }
-    for name, problem in disagreements(good, read.keys() | problems.keys()):
+    for name, problem in disagreements(good, read.keys() | problems.keys(), namespace):
         problems.setdefault(name, []).append(problem)
     services = {name: service.spec for name, service in good.items() if name not in problems}
     return services, {name: ordered(found) for name, found in sorted(problems.items())}
 
 
 def _opened(
-    path: str, kind: str, files: Files, checker: Checker, used: dict[str, str]
-) -> tuple[Manifest, list[Problem]]:
-    """The manifest at `path`; with problems when its base is missing or it is another kind, so that no rule fits it.
+    path: str, files: Files, checkers: Mapping[str, Checker], used: dict[str, str]
+) -> tuple[Manifest, str, list[Problem]]:
+    """The manifest at `path` and its kind, by default the first of `checkers`.
 
-    `used` gets the other files that it consists of.
+    There are problems when its base is missing or it is of another kind, so that no rule fits it. `used` gets the other
+    files that it consists of.
     """
+    kind = next(iter(checkers))
 
     def find(other: str) -> Document:
         if other != path:
@@ -151,23 +164,24 @@ def _opened(
     try:
         manifest, extending = stack(path, find)
     except NoFileError as error:
-        return single(path, unreadable()), [Problem(path, 1, 1, str(error), error.reason)]
+        return single(path, unreadable()), kind, [Problem(path, 1, 1, str(error), error.reason)]
     given = manifest.value.get("kind") if isinstance(manifest.value, dict) else None
-    if not isinstance(given, str) or given == kind:
-        seen = manifest.problems(manifest.findings(checker)) if extending else []
-        return manifest, [*seen, *extending]
+    if not isinstance(given, str) or given in checkers:
+        kind = given if isinstance(given, str) else kind
+        seen = manifest.problems(manifest.findings(checkers[kind])) if extending else []
+        return manifest, kind, [*seen, *extending]
     if given == "Environment":
         message = f'kind "Environment" belongs in {ENVIRONMENT_FILE}; write kind: {kind}'
     else:
-        message = f"unknown kind {shown(given)}{nearest(given, [kind])}"
-    return manifest, [*manifest.problems(()), *extending, manifest.problem(("kind",), message)]
+        message = f"unknown kind {shown(given)}{nearest(given, checkers)}"
+    return manifest, kind, [*manifest.problems(()), *extending, manifest.problem(("kind",), message)]
 
 
 def _environment(
     environment: str, where: str, files: Files, checker: Checker
 ) -> tuple[Mapping[str, Any], tuple[Problem, ...]]:
     """The `spec` of the environment's own file, empty when there are problems."""
-    manifest, problems = _opened(where, "Environment", files, checker, {})
+    manifest, _, problems = _opened(where, files, {"Environment": checker}, {})
     problems += manifest.problems(manifest.findings(checker)) if not problems else []
     if not problems and manifest.value["metadata"]["name"] != environment:
         message = f"metadata.name is {shown(manifest.value['metadata']['name'])}, but this is the environment"
@@ -180,18 +194,22 @@ def _environment(
 
 @dataclass(frozen=True, slots=True)
 class _Service:
-    """What is known of a service by itself. `used`: the other files it was made of, and their blobs."""
+    """What is known of a service by itself. `used`: the other files it was made of, and their blobs.
+
+    `trouble`: why nothing can be said now, although that has nothing to do with these files.
+    """
 
     manifest: Manifest
     spec: ServiceSpec | None
     problems: tuple[Problem, ...]
     used: tuple[tuple[str, str], ...]
+    trouble: ReconcilerError | None = None
 
 
 @dataclass(frozen=True)
 class _ServiceReader:
     files: Files
-    checker: Checker
+    checkers: Mapping[str, Checker]
     drift: DriftPolicy
     allow: Allow
 
@@ -202,7 +220,8 @@ class _ServiceReader:
         found: _Service | None = self.files.cache.get(key)
         if found is None or any(self.files.blob(other) != blob for other, blob in found.used):
             found = self._build(name, path)
-            self.files.cache[key] = found
+            if found.trouble is None:
+                self.files.cache[key] = found
         return found
 
     def _build(self, name: str, path: str) -> _Service:
@@ -212,9 +231,19 @@ class _ServiceReader:
             used[other] = self.files.blob(other)
             return self.files.content(other)
 
-        manifest, problems = _opened(path, "Service", self.files, self.checker, used)
+        manifest, kind, problems = _opened(path, self.files, self.checkers, used)
+        checker, drift, allow = self.checkers[kind], self.drift, self.allow
         if problems:
             return _Service(manifest, None, ordered(problems), tuple(used.items()))
-        found = build(manifest, name, checker=self.checker, content=content, drift=self.drift, allow=self.allow)
+        if kind == "Service":
+            found = build(manifest, name, checker=checker, content=content, drift=drift, allow=allow)
+        else:
+            try:
+                found = bundle.build(
+                    manifest, name, checker=checker, files=self.files, used=used, drift=drift, allow=allow
+                )
+            except ReconcilerError as trouble:
+                problem = manifest.problem(("spec",), str(trouble), key=True, reason=trouble.reason)
+                return _Service(manifest, None, (problem,), (), trouble)
         spec, wrong = (found, ()) if isinstance(found, ServiceSpec) else (None, found)
         return _Service(manifest, spec, wrong, tuple(used.items()))

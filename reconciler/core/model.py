@@ -179,8 +179,28 @@ class DriftPolicy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Bundle:
+    """Plain Kubernetes manifests, as one: `objects` are JSON (RFC 8785) in the order in which they are applied.
+
+    `source` says for people where they stand, `prune` whether what is no longer among them is removed.
+    """
+
+    source: str
+    objects: tuple[bytes, ...] = field(repr=False)
+    prune: bool = True
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits over all objects in their order."""
+        return hashlib.sha256(b"\0".join(self.objects)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """All that Git declares of one service. `digest_of_shape` covers what makes an instance what it is."""
+    """All that Git declares of one service. `digest_of_shape` covers what makes an instance what it is.
+
+    With a `bundle` it stands for plain manifests: its image is named after their content, and it has no instances.
+    """
 
     name: str
     image: ImageRef
@@ -206,6 +226,7 @@ class ServiceSpec:
     route: Route | None = None
     warm_up: WarmUp | None = None
     scaling: Scaling | None = None
+    bundle: Bundle | None = None
 
     @property
     def stop_first(self) -> bool:
@@ -259,6 +280,8 @@ class ServiceSpec:
             "health": _health_shape(self.health),
             "volumes": [[v.name, v.path, v.read_only] for v in self.volumes],
         }
+        if self.bundle is not None:
+            plain["objects"] = self.bundle.digest
         found.update({key: value for key, value in plain.items() if value})
         return found
 

@@ -50,3 +50,13 @@ def proxy(environment: str) -> str:
 def volume(environment: str, service: str, name: str) -> str:
     """A volume that outlives instances."""
     return f"{PREFIX}.{environment}.{service}.{name}"
+
+
+def group(service: str, version: str = "") -> str:
+    """A group of instances in the namespace of its environment: one for all versions, or one for each."""
+    return f"{service}-{short(version)}" if version else service
+
+
+def inventory(bundle: str) -> str:
+    """The ConfigMap that lists the objects of a bundle of plain manifests."""
+    return f"{bundle}-inventory"

@@ -1,19 +1,25 @@
 """What must hold between the services of one environment: dependencies exist and form no circle, places differ.
 
-Places are host ports, and what services claim at the proxy: a host name with a path, a preview host, a port.
+Places are host ports, what services claim at the proxy (a host name with a path, a preview host, a port), and on
+Kubernetes the objects of plain manifests.
 """
 
 from __future__ import annotations
 
 import graphlib
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from reconciler.core import bundle
 from reconciler.core.delivery import Route, RouteMode
 from reconciler.core.document import Path
+from reconciler.core.kubernetes_identity import Identity
+from reconciler.core.kubernetes_labels import API
 from reconciler.core.model import Port, Problem, ServiceSpec
+from reconciler.core.names import inventory
 from reconciler.core.overlay import Manifest
 from reconciler.core.rules import collide
 from reconciler.core.words import nearest
@@ -30,8 +36,11 @@ class Neighbour:
     manifest: Manifest
 
 
-def disagreements(services: Mapping[str, Neighbour], names: Collection[str]) -> Iterator[tuple[str, Problem]]:
-    """(service, problem) for each. `names` are all services that have a file, those that are wrong by themselves too.
+def disagreements(
+    services: Mapping[str, Neighbour], names: Collection[str], namespace: str = ""
+) -> Iterator[tuple[str, Problem]]:
+    """(service, problem) for each. `names` are all services that have a file, those that are wrong by themselves too;
+    `namespace` is that of the environment.
 
     All services of a circle, or at the same place, get a problem: nothing tells which of them is the wrong one.
     """
@@ -39,6 +48,7 @@ def disagreements(services: Mapping[str, Neighbour], names: Collection[str]) -> 
     yield from _circles(services)
     yield from _host_ports(services)
     yield from _traffic(services)
+    yield from _objects(services, names, namespace)
 
 
 def _unknown(services: Mapping[str, Neighbour], names: Collection[str]) -> Iterator[tuple[str, Problem]]:
@@ -142,3 +152,48 @@ def _contested(services: Mapping[str, Neighbour], claim: _Claim, others: Iterabl
         named.append(f"{other.service} ({there.file}:{there.line}:{there.column})")
     message = f"{claim.what} is also wanted by {', '.join(named)}; give each its own"
     return services[claim.service].manifest.problem(claim.place, message)
+
+
+_VERSIONED = re.compile(r"(.+)-[0-9a-f]{12}")
+
+
+def _objects(
+    services: Mapping[str, Neighbour], names: Collection[str], namespace: str
+) -> Iterator[tuple[str, Problem]]:
+    """An object belongs to one bundle, or is made for one service."""
+    holders: dict[Identity, list[str]] = defaultdict(list)
+    for name, service in services.items():
+        if service.spec.bundle is not None:
+            for identity in bundle.identities(service.spec.bundle, namespace):
+                holders[identity].append(name)
+    bundles = {name for name, service in services.items() if service.spec.bundle is not None}
+    inventories = {Identity("", "ConfigMap", namespace, inventory(name)): name for name in bundles}
+    said: set[tuple[str, str]] = set()
+    for identity, mine in holders.items():
+        maker = _maker(identity, namespace)
+        for name in mine:
+            others = [other for other in mine if other != name]
+            if maker in names and maker not in bundles:
+                message = f"{identity.shown} is made for service {maker}; rename one of them"
+            elif identity in inventories:
+                message = f"{identity.shown} is where it is kept what {inventories[identity]} consists of; rename it"
+            elif others:
+                message = (
+                    f"{identity.shown} is also declared by {', '.join(others[:_NAMED])}; remove it from all but one"
+                )
+            else:
+                continue
+            rival = maker if not others else others[0]
+            if (name, rival) not in said:
+                said.add((name, rival))
+                yield name, services[name].manifest.problem(("spec",), message, key=True)
+
+
+def _maker(identity: Identity, namespace: str) -> str:
+    """The service that would have an object so called made for it; "" when none would."""
+    group, kind, where, name = identity
+    known = API.get(kind)
+    if known is None or where != namespace or known[0].rpartition("/")[0] != group:
+        return ""
+    versioned = _VERSIONED.fullmatch(name)
+    return versioned[1] if versioned else name

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
-from reconciler.core import names, reports, stages, traffic
+from reconciler.core import names, native, native_stages, reports, stages, traffic
 from reconciler.core.caps import held_for_return
 from reconciler.core.diff import View, sort
 from reconciler.core.errors import Reason
@@ -21,10 +22,12 @@ from reconciler.core.motion import Motion
 from reconciler.core.question import Question, Wish
 from reconciler.core.record import Entry, VersionRef, What
 from reconciler.core.rollout import move
+from reconciler.core.size import scaled
 from reconciler.core.standing import describe, still
 from reconciler.core.status import Plan, ServiceHealth, ServicePlan, Sync
 from reconciler.core.steps import (
     CreateInstance,
+    EnsureGroup,
     EnsureNetwork,
     EnsureProxy,
     PullImage,
@@ -46,6 +49,8 @@ def plan(question: Question) -> Plan:
     owned: dict[str, list[Instance]] = {}
     for instance in live.instances:
         owned.setdefault(instance.service, []).append(instance)
+    for service in (*(group.service for group in live.groups), *live.routes):
+        owned.setdefault(service, [])
     remembered = {name for name, known in memory.services.items() if known.stable or known.rollout or known.made}
     for name in sorted(question.wishes.keys() | owned.keys() | remembered):
         instances = tuple(owned.get(name, ()))
@@ -59,10 +64,10 @@ def plan(question: Question) -> Plan:
             said = f"a fault of Reconciler, {type(bug).__name__}: {bug}"
             known = memory.services.get(name, ServiceMemory())
             found[name] = still(wish, known, instances, Reason.INTERNAL_ERROR, said)
-    for name, service in found.items():
-        found[name] = _await_dependencies(question, service, found)
+    for name, planned in list(found.items()):
+        found[name] = _await_dependencies(question, planned, found)
     steps = _environment_steps(question, found)
-    times = [service.recheck_at for service in found.values() if service.recheck_at is not None]
+    times = [each.recheck_at for each in found.values() if each.recheck_at is not None]
     return Plan(question.environment, question.revision, found, steps, min(times, default=None), bugs)
 
 
@@ -100,7 +105,7 @@ def _await_dependencies(question: Question, service: ServicePlan, found: Mapping
         if other is not None and (other.sync is not Sync.SYNCED or other.health is not ServiceHealth.HEALTHY):
             return replace(
                 service,
-                steps=_without_growth(service.steps),
+                steps=_without_growth(service.steps, wish.desired.version),
                 waiting=f"{needed}, which it depends on, to be in sync and healthy",
                 reason=Reason.DEPENDENCY_NOT_READY,
                 message=f"{needed} is {other.sync} and {other.health}",
@@ -108,14 +113,16 @@ def _await_dependencies(question: Question, service: ServicePlan, found: Mapping
     return service
 
 
-def _without_growth(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """The steps without those that make an instance."""
+def _without_growth(steps: Sequence[Step], version: str = "") -> tuple[Step, ...]:
+    """The steps without those that make an instance; of groups only those of this `version`, where one is given."""
     new = {step.name for step in steps if isinstance(step, CreateInstance)}
-    return tuple(
-        step
-        for step in steps
-        if not isinstance(step, CreateInstance) and not (isinstance(step, StartInstance) and step.name in new)
-    )
+
+    def grows(step: Step) -> bool:
+        if isinstance(step, EnsureGroup):
+            return step.version == (version or step.version)
+        return isinstance(step, CreateInstance) or (isinstance(step, StartInstance) and step.name in new)
+
+    return tuple(step for step in steps if not grows(step))
 
 
 def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]) -> ServicePlan:
@@ -127,7 +134,7 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
         return still(wish, memory, instances, wish.held, wish.message)
     if wish.desired is None:
         return _remove(question, wish, memory, instances)
-    adopted = _adopt(wish.desired, memory, instances)
+    adopted = _adopt(question, wish.desired, memory, instances)
     if adopted is not None:
         return still(wish, memory, instances, None, "", adopted)
     held = question.changes_held
@@ -141,7 +148,7 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
 def _plan_target(question: Question, wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]) -> ServicePlan:
     """The plan of a service towards what it shall run now."""
     assert wish.desired is not None
-    wish, scaled = _scaled(question, wish, memory, instances)
+    wish, records = scaled(question, wish, memory, instances)
     assert wish.desired is not None
     target, quarantined = choose(wish, memory)
     blind = target is None and memory.stable is not None
@@ -150,7 +157,7 @@ def _plan_target(question: Question, wish: Wish, memory: ServiceMemory, instance
             return _remove_failed(question, wish, memory, instances)
         target = _stand_in(wish.desired, memory.stable)
     view = _view(question, target, memory, instances)
-    opening = (*scaled, *reports.bookkeeping(view, wish.desired))
+    opening = (*records, *reports.bookkeeping(view, wish.desired))
     if opening:
         # What follows is planned as if this stood in the journal already, for it will when the first step is done.
         view = _view(question, target, _foretold(question, wish.name, opening), instances)
@@ -182,45 +189,6 @@ def _would_begin(desired: Target, memory: ServiceMemory) -> bool:
     return not held_for_return(memory, desired.version)
 
 
-def _running(instances: Sequence[Instance]) -> int:
-    """How many instances serve, of whatever version."""
-    return sum(instance.serving for instance in instances)
-
-
-def _scaled(
-    question: Question, wish: Wish, memory: ServiceMemory, instances: Sequence[Instance]
-) -> tuple[Wish, tuple[Transition, ...]]:
-    """The wish with the number of instances that demand asks for, and the record of a new decision.
-
-    A version on trial has at least one instance, also where the service sleeps: it has to prove itself.
-    """
-    assert wish.desired is not None
-    scaling, replicas = wish.desired.spec.scaling, wish.desired.spec.replicas
-    if scaling is None:
-        if memory.scale is None or memory.scale == replicas:
-            return wish, ()
-        details = {"from": memory.scale, "to": replicas, "said": "Git declares the number"}
-        return wish, (Transition(What.SCALED, details, reason="Git", to_version=memory.stable),)
-    # Where nothing was decided yet, as many as run: what Git said before is not forgotten at once.
-    before = memory.scale if memory.scale is not None else _running(instances) or replicas
-    count = min(max(before, scaling.minimum), scaling.maximum)
-    decision = question.demands.get(wish.name)
-    found: tuple[Transition, ...] = ()
-    if decision is not None and decision.count != count:
-        details = {"from": count, "to": decision.count, "said": decision.said}
-        found = (Transition(What.SCALED, details, reason="demand", to_version=memory.stable),)
-        count = decision.count
-    trial = not wish.waits and (memory.stable is None or memory.stable.version != wish.desired.version)
-    count = max(count, 1) if trial and wish.desired.version not in memory.quarantine else count
-
-    def sized(target: Target) -> Target:
-        most = min(count, 1) if target.spec.stop_first else count
-        return replace(target, spec=replace(target.spec, replicas=most))
-
-    fallback = sized(wish.fallback) if wish.fallback is not None else None
-    return replace(wish, desired=sized(wish.desired), fallback=fallback), found
-
-
 def _motion(question: Question, view: View, fallback: Target | None, *, blind: bool) -> Motion:
     """What to record and to do for one service. `blind`: none of its instances can be made anew."""
     able_since = question.able_since.get(view.spec.name, question.up_since)
@@ -229,7 +197,9 @@ def _motion(question: Question, view: View, fallback: Target | None, *, blind: b
     if failures:
         return Motion(steps=[*failures])
     deadline = reports.progress_deadline(view, able_since, staged=staged)
-    if staged and fallback is not None:
+    if view.native is not None:
+        motion = _native(question, view, fallback if staged else None, deadline)
+    elif staged and fallback is not None:
         motion = stages.move_in_stages(view, fallback, deadline)
         motion.steps[:0] = reports.losses(stages.beside(view, fallback))
     else:
@@ -241,6 +211,18 @@ def _motion(question: Question, view: View, fallback: Target | None, *, blind: b
     if deadline is not None:
         motion.rechecks.append(deadline)
     motion.rechecks.extend((*reports.soak_ends(view, staged=staged), *reports.lifetime_ends(view)))
+    return motion
+
+
+def _native(question: Question, view: View, beside: Target | None, deadline: datetime | None) -> Motion:
+    """The motion where the engine replaces by itself; `beside`: the stable version where there are stages."""
+    if beside is None:
+        return native.move(view)
+    motion = native_stages.move_in_stages(view, beside)
+    rollout, index, _, _ = stages.position(view)
+    if rollout.shifted == index:
+        stages.soak(view, motion, deadline)
+    motion.steps[:0] = reports.losses(native.look(question, beside, view.memory, view.instances))
     return motion
 
 
@@ -284,6 +266,8 @@ def choose(wish: Wish, memory: ServiceMemory) -> tuple[Target | None, bool]:
 
 
 def _view(question: Question, target: Target, memory: ServiceMemory, instances: tuple[Instance, ...]) -> View:
+    if question.native is not None:
+        return native.look(question, target, memory, instances)
     images: Mapping[str, ImageState] = question.live.images
     taken = frozenset(foreign.name for foreign in question.live.foreign)
     finding = question.findings.get(target.spec.name)
@@ -293,7 +277,9 @@ def _view(question: Question, target: Target, memory: ServiceMemory, instances: 
     )
 
 
-def _adopt(desired: Target, memory: ServiceMemory, instances: tuple[Instance, ...]) -> tuple[Transition, ...] | None:
+def _adopt(
+    question: Question, desired: Target, memory: ServiceMemory, instances: tuple[Instance, ...]
+) -> tuple[Transition, ...] | None:
     """With an empty memory, running instances are taken over as they are: nothing restarts for a lost journal.
 
     Many names take several records, since each has a limit.
@@ -306,7 +292,8 @@ def _adopt(desired: Target, memory: ServiceMemory, instances: tuple[Instance, ..
     versions = {instance.version for instance in serving}
     best = min(versions, key=lambda v: (-sum(i.version == v for i in serving), v != desired.version, v))
     chosen = next(instance for instance in serving if instance.version == best)
-    ordered = sorted(instances, key=lambda instance: instance.name)
+    # Where the engine itself makes and ends instances, their names are not ours to remember.
+    ordered = sorted(instances, key=lambda instance: instance.name) if question.native is None else instances[:0]
     return tuple(
         Transition(
             What.ADOPTED,
@@ -314,7 +301,7 @@ def _adopt(desired: Target, memory: ServiceMemory, instances: tuple[Instance, ..
             reason="these instances carry our labels and the journal does not know them",
             to_version=VersionRef(best, chosen.image, chosen.revision),
         )
-        for some in _pages(ordered)
+        for some in _pages(ordered) or [()]
     )
 
 
@@ -325,7 +312,9 @@ def _pages(instances: Sequence[Instance]) -> list[Sequence[Instance]]:
 
 def _remove(question: Question, wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]) -> ServicePlan:
     """Git no longer declares the service: drain and remove all of it, then forget it."""
-    if not instances:
+    live = question.live
+    kept = wish.name in live.routes or any(group.service == wish.name for group in live.groups)
+    if not instances and not kept:
         gone = Transition(What.SERVICE_REMOVED, from_version=memory.stable, reason="no longer declared")
         known = wish.name in question.memory.services
         return still(wish, memory, instances, None, "", (gone,) if known else ())
@@ -373,4 +362,5 @@ def _emptied(question: Question, wish: Wish, memory: ServiceMemory, instances: t
     if question.live.proxy is None:
         # The proxies went before the service did: nothing is left to drain it from.
         spec = replace(spec, route=None)
-    return move(_view(question, Target(spec, "", ""), memory, instances))
+    view = _view(question, Target(spec, "", ""), memory, instances)
+    return move(view) if view.native is None else native.empty(view)

@@ -20,7 +20,9 @@ class Allow:
     """The operator's permissions for one environment. `host_ports` and `listen` are inclusive ranges.
 
     `proxy` and `prometheus`: there is one. `listen`: at which of the proxy's ports services may take TCP connections.
-    `emergency`: a commit that says so passes a freeze.
+    `emergency`: a commit that says so passes a freeze. `native`: the engine is a Kubernetes cluster; `gateway`: it
+    has a Gateway for routes. `namespace`: the environment's own one there, "" where it is not known; plain manifests
+    may declare objects in it, in `namespaces`, and, with `cluster_scoped`, in none.
     """
 
     writable_root: bool = False
@@ -34,6 +36,11 @@ class Allow:
     prometheus: bool = False
     volumes: bool = False
     emergency: bool = False
+    native: bool = False
+    gateway: bool = False
+    namespace: str = ""
+    namespaces: tuple[str, ...] = ()
+    cluster_scoped: bool = False
 
 
 class Denial(NamedTuple):
@@ -83,7 +90,10 @@ def _surroundings(spec: ServiceSpec, allow: Allow) -> Iterator[Denial]:
     if spec.volumes and not allow.volumes:
         yield Denial(("volumes",), f"volumes are not allowed here{_remedy('set allow.volumes')}")
     route, gate = spec.route, spec.rollout.gate
-    if route is not None and not allow.proxy:
+    if route is not None and allow.native:
+        if not allow.gateway:
+            yield Denial(("traffic",), f"this environment has no Gateway{_remedy('set gateway')}")
+    elif route is not None and not allow.proxy:
         yield Denial(("traffic",), f"this environment has no proxy{_remedy('set proxy')}")
     elif route is not None and route.listen is not None and not _within(route.listen, allow.listen):
         message = f"the proxy may not listen at port {route.listen}{_remedy('add it to proxy.tcp.ports')}"

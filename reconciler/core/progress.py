@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from reconciler.core import names, stages
+from reconciler.core import names, native, stages
 from reconciler.core.delivery import Scaling
 from reconciler.core.diff import View
 from reconciler.core.gate import GateFinding
+from reconciler.core.groups import of_its_own
 from reconciler.core.live import Instance, Phase, Server, ServerMode
 from reconciler.core.memory import RolloutMemory, ServiceMemory
 from reconciler.core.model import ServiceSpec
@@ -25,7 +26,39 @@ def progress_of(view: View, wish: Wish) -> Progress | None:
     backends = view.proxy.backends if view.proxy is not None else {}
     shown = backends.get(names.backend(view.environment, view.spec.name))
     queued = shown.waiting if shown is not None else 0
+    if view.native is not None:
+        return _of_groups(view, staged)
     return _progress(view.spec, view.memory, view.instances, staged, view.finding, view.now, queued)
+
+
+def _of_groups(view: View, staged: RolloutMemory | None) -> Progress | None:
+    """The same where the engine keeps groups: the shares are those of their address, or follow from their numbers."""
+    spec, memory, scaling = view.spec, view.memory, view.spec.scaling
+    if not of_its_own(spec) and scaling is None:
+        return None
+    mine = [group for group in (view.group, *view.others) if group is not None]
+    weights = view.route.weights if view.route is not None else {}
+    parts = {group.name: group.ready if weights is None else weights.get(group.name, 0) for group in mine}
+    total = sum(parts.values())
+    stable = memory.stable.version if memory.stable is not None else ""
+    split = [
+        VersionTraffic(group.version, parts[group.name] / total if total else 0.0, None, group.ready) for group in mine
+    ]
+    return Progress(
+        spec.rollout.strategy,
+        memory.rollout.started_at if memory.rollout is not None else None,
+        memory.returning,
+        _stage(spec, staged, view.finding) if staged is not None else None,
+        tuple(sorted(split, key=lambda each: (each.version != stable, -each.share, each.version))),
+        _scale(scaling, spec.replicas),
+        _held_groups(view),
+    )
+
+
+def _held_groups(view: View) -> tuple[Kept, ...]:
+    """The groups of the version before that are kept, without requests, for a return."""
+    held = [(group, native.held_until(view, group)) for group in view.others]
+    return tuple(Kept(group.name, group.version, until) for group, until in held if until is not None)
 
 
 def progress_at_rest(wish: Wish, memory: ServiceMemory, instances: Sequence[Instance]) -> Progress | None:

@@ -24,6 +24,8 @@ CERTIFICATES = "/certificates"
 HTTP_PORT, HTTPS_PORT, METRICS_PORT = 80, 443, 8405
 """Where the proxy listens inside its container."""
 DIGEST_VARIABLE = "RECONCILER_CONFIG"
+ENTRANCE = "http"
+"""The frontend where all HTTP clients come in."""
 ENTRY = "proxy"
 """The name under which instances reach the proxy in the private network."""
 
@@ -247,7 +249,7 @@ def _frontends(environment: str, front: Front, wishes: list[RouteWish]) -> Itera
     claims = {claim for wish in wishes for claim in _claims(environment, wish)}
     if front.http or front.https:
         yield _lines(
-            "frontend http",
+            f"frontend {ENTRANCE}",
             f"bind :{HTTP_PORT}" if front.http else "",
             f"bind :{HTTPS_PORT} ssl crt {CERTIFICATES} alpn h2,http/1.1" if front.https else "",
             "option httplog",

@@ -43,12 +43,24 @@ class ProxyWish:
 
 
 @dataclass(frozen=True, slots=True)
+class Native:
+    """The engine has controllers of its own, which keep groups of instances up and replace them.
+
+    `gateway`: it can split the requests of services with a route exactly; else only by whole groups or by the numbers
+    of their instances.
+    """
+
+    gateway: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """All that a plan is a function of.
 
     `able_since`: by service, since when this daemon can do something about it; before that nothing could progress.
     `up_since` is the same for those not named there. `front` is how the proxies shall be set up, `changes_held` why no
     new version may begin. `findings` are what the gates say of candidates, `demands` how many instances are asked for.
+    `native` is set where the engine replaces instances by itself.
     """
 
     environment: str
@@ -64,3 +76,4 @@ class Question:
     changes_held: Held | None = None
     findings: Mapping[str, GateFinding] = field(default_factory=dict)
     demands: Mapping[str, Decision] = field(default_factory=dict)
+    native: Native | None = None

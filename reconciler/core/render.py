@@ -98,6 +98,7 @@ def instance(value: Instance) -> Json:
         "preview": server(value.preview),
         "warmth": warmth(value.warmth),
         "cpu": value.cpu,
+        "leaving": value.leaving,
     }
 
 

@@ -102,7 +102,7 @@ def losses(view: View) -> tuple[Transition, ...]:
                 "name": instance.name,
                 "exitCode": instance.exit_code,
                 "said": said,
-                **({"with": all_lost[0][0].name} if place else {}),
+                **({"with": all_lost[0][0].name} if place else _healed(view)),
             },
             reason=reason,
             evidence_of=instance.name,
@@ -110,6 +110,11 @@ def losses(view: View) -> tuple[Transition, ...]:
         )
         for place, (instance, (reason, said)) in enumerate(all_lost)
     )
+
+
+def _healed(view: View) -> Mapping[str, Any]:
+    """What the journal may forget of earlier losses: where the engine itself replaces, nobody else says so."""
+    return {"gone": gone} if view.native is not None and (gone := forgettable(view)) else {}
 
 
 def _failed(
@@ -151,7 +156,8 @@ def _breakage(view: View, instance: Instance) -> tuple[Reason, str] | None:
             return Reason.OOM_KILLED, "killed for lack of memory: raise resources.memory or mend the leak"
         why = "" if "exit code" in instance.detail else _said(instance)
         return Reason.INSTANCE_EXITED, f"exited with code {instance.exit_code}{why}"
-    if instance.phase is Phase.RUNNING and instance.health is HealthStatus.UNHEALTHY:
+    sick = instance.health is HealthStatus.UNHEALTHY and instance.name not in memory.lost
+    if instance.phase is Phase.RUNNING and sick:
         if instance.name in memory.exposed:
             return Reason.UNHEALTHY, "no longer healthy" + _said(instance)
         return Reason.STARTUP_DEADLINE, f"not healthy within {view.spec.health.startup.total_seconds():g} s" + _said(
@@ -207,7 +213,7 @@ def lifetime_ends(view: View) -> list[datetime]:
 def completion(view: View, deadline: datetime | None = None, *, staged: bool = False) -> list[Transition]:
     """A version that became stable, a rollback that is done, a drift that is repaired."""
     memory = view.memory
-    if len(view.fresh_capacity) < view.spec.replicas:
+    if not view.complete:
         return []
     found = []
     if view.rolling and memory.rollout is not None:
@@ -238,6 +244,8 @@ def completion(view: View, deadline: datetime | None = None, *, staged: bool = F
 def forgettable(view: View) -> list[str]:
     """Names that the memory holds and nothing has any more, as many as fit into a record."""
     memory = view.memory
+    if view.native is not None:
+        return sorted(memory.lost - {instance.name for instance in view.instances})[:NAMES_IN_A_RECORD]
     held = memory.made.union(memory.intended, memory.exposed, memory.served, memory.lost, memory.kept)
     held = held.union(memory.detached, memory.terminated, memory.drift)
     return sorted(held - {instance.name for instance in view.instances})[:NAMES_IN_A_RECORD]
@@ -245,6 +253,8 @@ def forgettable(view: View) -> list[str]:
 
 def current_drift(view: View) -> list[tuple[str, Difference]]:
     """What differs by hand from what was created, by instance name; not what Git or time caused."""
+    if view.native is not None:
+        return _group_drift(view)
     found: list[tuple[str, Difference]] = []
     for instance in view.instances:
         if instance.version != view.target.version or instance.name in view.memory.terminated:
@@ -259,6 +269,18 @@ def current_drift(view: View) -> list[tuple[str, Difference]]:
     if text := traffic.changed(view):
         backend = names.backend(view.environment, view.spec.name)
         found.append((backend, Difference(Reason.DRIFT_TRAFFIC, f"the proxy's table was changed: {text}")))
+    return found
+
+
+def _group_drift(view: View) -> list[tuple[str, Difference]]:
+    """What somebody changed at the groups of the target and at its address, and a group that somebody removed."""
+    group, memory = view.group, view.memory
+    mine = group is not None and group.version == view.target.version
+    found = [(group.name, each) for each in group.differences] if mine and group is not None else []
+    if view.route is not None:
+        found.extend((view.route.service, each) for each in view.route.differences)
+    if not mine and not view.rolling and memory.returning is None:
+        found.append((view.spec.name, Difference(Reason.DRIFT_MISSING, "removed by hand")))
     return found
 
 

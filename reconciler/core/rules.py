@@ -1,8 +1,8 @@
 """What a schema cannot say about one service: names used twice, things that exclude each other, references inside it.
 
 Each rule reads some fields of `spec` that the schema found right, and yields problems. Rules about taking
-over, traffic and scaling are in `core/rules_delivery.py`, those between services in `core/neighbours.py`; what the
-operator allows is in `core/policy.py`.
+over, traffic and scaling are in `core/rules_delivery.py`, what Kubernetes cannot do is in `core/rules_native.py`, those
+between services are in `core/neighbours.py`; what the operator allows is in `core/policy.py`.
 """
 
 from __future__ import annotations

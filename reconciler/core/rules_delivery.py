@@ -1,6 +1,8 @@
 """What a schema cannot say about how a service takes over, is reached and is scaled.
 
 As in `core/rules.py`, each rule reads some fields of `spec` that the schema found right, and yields problems.
+`RULES` hold on every engine, `PROXY_RULES` where Reconciler's own proxy is the front; those of Kubernetes are in
+`core/rules_native.py`.
 """
 
 from __future__ import annotations
@@ -46,7 +48,20 @@ def _traffic(view: View) -> Iterator[Problem]:
     if not traffic:
         return
     yield from wrong_port(view, "traffic", verb="name")
-    yield from _tcp(view, traffic) if _is_tcp(view) else _http(view, traffic)
+    if not _is_tcp(view):
+        yield from _http(view, traffic)
+
+
+def _behind(view: View) -> Iterator[Problem]:
+    """What stands behind the proxy: told apart by what it can tell apart, and by no other way to be reached."""
+    traffic = view.section("traffic")
+    if not traffic:
+        return
+    if _is_tcp(view):
+        yield from _tcp(view, traffic)
+    elif "listen" in traffic:
+        message = "listen is for mode tcp: http services share the proxy's ports and differ in hosts and paths"
+        yield view.at("traffic", "listen", say=f"{message}; remove it or set mode: tcp")
     if view.section("security").get("hostNetwork"):
         message = "an instance in the host's network cannot stand behind the proxy; remove hostNetwork or traffic"
         yield view.at("security", "hostNetwork", say=message)
@@ -68,9 +83,6 @@ def _tcp(view: View, traffic: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _http(view: View, traffic: Mapping[str, Any]) -> Iterator[Problem]:
-    if "listen" in traffic:
-        message = "listen is for mode tcp: http services share the proxy's ports and differ in hosts and paths"
-        yield view.at("traffic", "listen", say=f"{message}; remove it or set mode: tcp")
     claims = len(traffic.get("hosts", ())) * len(traffic.get("paths", ()))
     if claims > MAX_CLAIMS:
         message = f"each host has each path: that makes {claims} places, more than {MAX_CLAIMS}; use a wildcard host"
@@ -147,7 +159,6 @@ def _gate(view: View) -> Iterator[Problem]:
     if gate is None:
         return
     yield from _latency(view, gate)
-    yield from _queries(view, gate)
     if strategy is Strategy.BLUE_GREEN:
         yield from _limits_only(view, gate)
     elif gate.get("errors", True) is False and "latency" not in gate and not gate.get("queries"):
@@ -168,9 +179,9 @@ def _latency(view: View, gate: Mapping[str, Any]) -> Iterator[Problem]:
         yield view.at("rollout", "gate", "latency", "slowerThan", say=message)
 
 
-def _queries(view: View, gate: Mapping[str, Any]) -> Iterator[Problem]:
+def _queries(view: View) -> Iterator[Problem]:
     seen: set[str] = set()
-    for index, item in enumerate(gate.get("queries", ())):
+    for index, item in enumerate(view.section("rollout").get("gate", {}).get("queries", ())):
         if item["name"] in seen:
             message = f"two queries are named {item['name']}; rename one"
             yield view.at("rollout", "gate", "queries", index, "name", say=message)
@@ -216,6 +227,13 @@ def _scaling(view: View) -> Iterator[Problem]:
     if scaling["min"] > scaling["max"]:
         message = f"min {scaling['min']} is above max {scaling['max']}; change one"
         yield view.at("scaling", "min", say=message)
+
+
+def _demand(view: View) -> Iterator[Problem]:
+    """What the proxy counts, and that it keeps requests for a service that sleeps."""
+    scaling = view.section("scaling")
+    if not scaling:
+        return
     if scaling["min"] == 0 and "traffic" not in view.spec:
         message = "min 0 lets the service sleep until the proxy gets a request, and there is no traffic"
         yield view.at("scaling", "min", say=f"{message}; add traffic or set min to 1")
@@ -251,14 +269,21 @@ def _volumes(view: View) -> Iterator[Problem]:
 
 
 RULES: tuple[tuple[frozenset[str], Rule], ...] = (
-    (frozenset({"traffic", "ports", "security"}), _traffic),
-    (frozenset({"traffic", "replicas", "scaling"}), _table),
+    (frozenset({"traffic", "ports"}), _traffic),
     (frozenset({"rollout"}), _rollout),
-    (frozenset({"rollout", "traffic", "ports"}), _beside),
     (frozenset({"rollout", "replicas", "scaling"}), _numbers),
-    (frozenset({"rollout"}), _gate),
-    (frozenset({"warmUp", "traffic"}), _warm_up),
-    (frozenset({"scaling", "replicas", "traffic", "ports"}), _scaling),
+    (frozenset({"rollout"}), _queries),
+    (frozenset({"scaling", "replicas"}), _scaling),
     (frozenset({"volumes", "rollout", "replicas", "scaling"}), _volumes),
 )
 """The rules with the fields of `spec` that they read: a rule is asked only when the schema found those right."""
+
+PROXY_RULES: tuple[tuple[frozenset[str], Rule], ...] = (
+    (frozenset({"traffic", "ports", "security"}), _behind),
+    (frozenset({"traffic", "replicas", "scaling"}), _table),
+    (frozenset({"rollout", "traffic", "ports"}), _beside),
+    (frozenset({"rollout"}), _gate),
+    (frozenset({"warmUp", "traffic"}), _warm_up),
+    (frozenset({"scaling", "traffic", "ports"}), _demand),
+)
+"""The same where Reconciler's own proxy is the front."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reconciler.core import image, quantity, rules_delivery, service_delivery
+from reconciler.core import image, quantity, rules_delivery, rules_native, service_delivery
 from reconciler.core.delivery import Scaling
 from reconciler.core.errors import Reason
 from reconciler.core.fields import Table, given
@@ -52,15 +52,18 @@ def build(
     if "image" not in spec:
         wrong.add("image")
     problems.extend(_named(manifest, value, name))
+    if allow.native:
+        problems.extend(rules_native.misnamed(manifest, name))
     view = View(manifest, spec)
-    for reads, rule in (*RULES, *rules_delivery.RULES):
+    engine = rules_native.RULES if allow.native else rules_delivery.PROXY_RULES
+    for reads, rule in (*RULES, *rules_delivery.RULES, *engine):
         if not reads & wrong:
             problems.extend(rule(view))
     files, missing = ((), []) if "files" in wrong else _files(view, content)
     problems.extend(missing)
     if problems:
         return ordered(problems)
-    built = _spec(name, spec, files, drift)
+    built = _spec(name, spec, files, drift, native=allow.native)
     denied = [
         manifest.problem(("spec", *denial.field), denial.message, reason=Reason.POLICY_DENIED)
         for denial in denials(built, allow)
@@ -126,7 +129,9 @@ _DRAIN: Table = {
 }
 
 
-def _spec(name: str, spec: Mapping[str, Any], files: tuple[File, ...], drift: DriftPolicy) -> ServiceSpec:
+def _spec(
+    name: str, spec: Mapping[str, Any], files: tuple[File, ...], drift: DriftPolicy, *, native: bool
+) -> ServiceSpec:
     reference = image.parse(spec["image"])
     assert isinstance(reference, ImageRef)
     ports = tuple(port(item) for item in spec.get("ports", ()))
@@ -148,7 +153,7 @@ def _spec(name: str, spec: Mapping[str, Any], files: tuple[File, ...], drift: Dr
         health=_health(spec.get("health", {}), by_name),
         labels=dict(spec.get("labels", {})),
         drain=Drain(**given(spec.get("drain", {}), _DRAIN)),
-        rollout=service_delivery.rollout(spec.get("rollout", {})),
+        rollout=service_delivery.rollout(spec.get("rollout", {}), native=native),
         depends_on=tuple(spec.get("dependsOn", ())),
         drift=DriftPolicy(spec.get("drift", drift)),
         suspend=spec.get("suspend", False),

@@ -86,24 +86,28 @@ def port_number(reference: str | int, ports: Mapping[str, Port]) -> int:
     return reference if isinstance(reference, int) else ports[reference].container
 
 
-def rollout(section: Mapping[str, Any]) -> Rollout:
-    """`spec.rollout`, with the defaults that depend on the strategy."""
+def rollout(section: Mapping[str, Any], *, native: bool = False) -> Rollout:
+    """`spec.rollout`, with the defaults that depend on the strategy, and on the engine: `native` is Kubernetes."""
     strategy = Strategy(section.get("strategy", Strategy.ROLLING))
     found: dict[str, Any] = {"hold": BLUE_GREEN_HOLD} if strategy is Strategy.BLUE_GREEN else {}
     found |= given(section, _ROLLOUT)
     found |= given(section.get("preview", {}), _PREVIEW)
     stages = tuple(Stage(**({"soak": STEP_SOAK} | given(step, _STEP))) for step in section.get("steps", ()))
-    gate = _gate(section["gate"], strategy) if "gate" in section else None
+    gate = _gate(section["gate"], strategy, native=native) if "gate" in section else None
     return Rollout(**found, stages=stages, gate=gate)
 
 
-def _gate(section: Mapping[str, Any], strategy: Strategy) -> Gate:
-    """A gate. After the switch of blueGreen there is nobody to compare with: errors are looked at for a limit only."""
-    errors, latency = section.get("errors", True), section.get("latency", {})
+def _gate(section: Mapping[str, Any], strategy: Strategy, *, native: bool) -> Gate:
+    """A gate. After the switch of blueGreen there is nobody to compare with: errors are looked at for a limit only.
+
+    On Kubernetes nobody counts requests for Reconciler: a gate is made of queries alone.
+    """
+    errors, latency = section.get("errors", not native), section.get("latency", {})
     limit = _share(errors) if isinstance(errors, dict) else None
     alone = strategy is Strategy.BLUE_GREEN
+    defaults: dict[str, Any] = {"against": Against.STABLE} if native else {}
     return Gate(
-        **given(section, _GATE),
+        **(defaults | given(section, _GATE)),
         errors=limit is not None if alone else errors is not False,
         max_errors=limit,
         slow=quantity.duration(latency["slowerThan"]) if latency else None,

@@ -21,7 +21,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from reconciler.core import names, traffic
+from reconciler.core import names, native, traffic
 from reconciler.core.analysis import Verdict
 from reconciler.core.delivery import Against, Stage, Undecided
 from reconciler.core.diff import View, serves, sort
@@ -41,6 +41,8 @@ def in_stages(view: View, fallback: Target | None) -> bool:
 
     The version before, whose instances are still held, comes back at once: it has proven itself already.
     """
+    if view.native is not None:
+        return native.in_stages(view, fallback)
     if returns(view) and len(alive(view)) >= view.spec.replicas:
         return False
     return (
@@ -58,6 +60,8 @@ def in_stages(view: View, fallback: Target | None) -> bool:
 
 def returns(view: View) -> bool:
     """Whether the target is the version before, of which instances are still there that had traffic before this."""
+    if view.native is not None:
+        return native.returns(view)
     previous, rollout = view.memory.previous, view.memory.rollout
     if previous is None or previous.version != view.target.version or rollout is None or rollout.shifted >= 0:
         return False
@@ -127,7 +131,7 @@ def move_in_stages(view: View, fallback: Target, deadline: datetime | None) -> M
     absorb(motion, growth)
     absorb(motion, going)
     if rollout.shifted == index:
-        _soak(view, motion, deadline)
+        soak(view, motion, deadline)
     return motion
 
 
@@ -213,7 +217,7 @@ def _shares(
     ]
 
 
-def _soak(view: View, motion: Motion, deadline: datetime | None) -> None:
+def soak(view: View, motion: Motion, deadline: datetime | None) -> None:
     """Wait for the soak, the gate and the person, in this order; then the stage is passed.
 
     The end of the last stage is the promotion, which is recorded as for every other rollout.

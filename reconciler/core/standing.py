@@ -52,7 +52,8 @@ def describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool, blind
     """Say how the service stands."""
     assert wish.desired is not None
     memory = view.memory
-    complete = len(view.fresh_capacity) == view.spec.replicas and not view.rolling
+    exactly = view.native is not None or len(view.fresh_capacity) == view.spec.replicas
+    complete = view.complete and exactly and not view.rolling
     busy = bool(motion.steps or motion.waits)
     drifted = reports.current_drift(view)
     reason, message = motion.reason, motion.message
@@ -69,7 +70,7 @@ def describe(view: View, wish: Wish, motion: Motion, *, quarantined: bool, blind
     elif drifted and reason is None:
         reason, message = drifted[0][1].reason, f"{drifted[0][0]}: {drifted[0][1].detail}"
     clean = complete and not busy and not quarantined and not drifted and wish.held is None
-    if len(view.fresh_capacity) >= view.spec.replicas:
+    if view.complete:
         health = ServiceHealth.HEALTHY
     elif view.rolling or memory.returning is not None:
         health = ServiceHealth.PROGRESSING

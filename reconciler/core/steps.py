@@ -165,8 +165,72 @@ class FreePlace:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class EnsureGroup:
+    """Declare the group `name` to an engine with controllers of its own: this version, so many instances.
+
+    With it comes all that its instances need: files, secrets, budgets for disruption, an autoscaler. `replicas` None:
+    an autoscaler owns the number; `first`: how many to begin with where the group is new. `operated`: the digest by
+    which it is recognised. Fields that somebody else changed are taken back.
+    """
+
+    name: str
+    environment: str
+    spec: ServiceSpec = field(repr=False)
+    version: str
+    revision: str
+    replicas: int | None
+    first: int
+    operated: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveGroup:
+    """Remove a group and what was made for it; the engine lets its instances go with their grace."""
+
+    name: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShare:
+    """The share of the requests that the group `name`, whose version is `version`, shall get: `weight` is 0..100."""
+
+    name: str
+    version: str
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGroups:
+    """Lead the requests of a service to its groups by these shares, and by no others.
+
+    With `mixed` every instance of the service is as good as any other: the engine gives each the same. `preview`: the
+    group that the preview address shows, "" for none. `stage`: the stage of a rollout that is reached by it.
+    """
+
+    name: str
+    environment: str
+    spec: ServiceSpec = field(repr=False)
+    shares: tuple[GroupShare, ...]
+    mixed: bool
+    operated: str
+    preview: str = ""
+    stage: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRoute:
+    """No requests reach the service `name` any more: its address goes."""
+
+    name: str
+    environment: str
+
+
+GroupEffect = EnsureGroup | RemoveGroup | RouteGroups | RemoveRoute
 RuntimeEffect = (
-    EnsureNetwork
+    GroupEffect
+    | EnsureNetwork
     | PullImage
     | CreateInstance
     | StartInstance

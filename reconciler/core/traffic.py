@@ -149,7 +149,10 @@ def changed(view: View) -> str:
 
 
 def strays(live: LiveState) -> tuple[FreePlace, ...]:
-    """Places of addresses that no instance has. The engine may give such an address to an instance of anybody."""
+    """Places of addresses that no instance has. The engine may give such an address to an instance of anybody.
+
+    Nobody can take from older workers what they only may lead there: it is waited for, out of traffic.
+    """
     if live.proxy is None:
         return ()
     addresses: dict[str, set[str]] = {}
@@ -163,4 +166,5 @@ def strays(live: LiveState) -> tuple[FreePlace, ...]:
         for name, backend in sorted(live.proxy.backends.items())
         for server in backend.servers
         if server.address not in addresses.get(name, set())
+        and not (server.mode is ServerMode.MAINT and server.returning and not server.sessions)
     )

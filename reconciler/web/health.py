@@ -20,7 +20,7 @@ class HealthRoutes:
         return self._checked(self._house.live)
 
     def readyz(self, _request: Request) -> Response:
-        """200 or 503, with each check."""
+        """200 or 503, with each check. A daemon that stands by is ready: to take over is its work."""
         return self._checked(self._house.ready)
 
     def metrics(self, _request: Request) -> Response:
@@ -30,4 +30,4 @@ class HealthRoutes:
     def _checked(self, checks: Checks) -> Response:
         found = {name: problem or "ok" for name, problem in checks().items()}
         good = all(result == "ok" for result in found.values())
-        return answer(self._house, {"ok": good, "checks": found}, 200 if good else 503)
+        return answer(self._house, {"ok": good, "leader": self._house.leads(), "checks": found}, 200 if good else 503)

@@ -38,6 +38,7 @@ class WebHouse:
     redactor: Redactor
     live: Checks
     ready: Checks
+    leads: Callable[[], bool] = lambda: True
 
 
 def answer(

@@ -202,6 +202,7 @@ def _instance_schema() -> Json:
         preview=maybe(ref("Server")),
         warmth=maybe(ref("Warmth")),
         cpu=maybe({"type": "number"}),
+        leaving={"type": "boolean"},
     )
 
 
@@ -248,7 +249,12 @@ def schemas() -> Json:
             details={"type": "object"},
         ),
         "Error": record("What is wrong, and what to do about it.", ("remedy",), error=TEXT, remedy=TEXT),
-        "Checks": record("Each check: ok, or its problem.", ok={"type": "boolean"}, checks=mapping(TEXT)),
+        "Checks": record(
+            "Each check: ok, or its problem. `leader`: whether this daemon acts; one that stands by is well, too.",
+            ok={"type": "boolean"},
+            leader={"type": "boolean"},
+            checks=mapping(TEXT),
+        ),
         "Matched": record(
             "What a delivery caused: the environments that will be looked at, and why others will not.",
             matched=many(TEXT),

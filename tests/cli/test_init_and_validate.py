@@ -61,6 +61,8 @@ def test_json_for_programs(installation: Installation) -> None:
         "services": 1,
         "errors": [],
         "permissions": [],
+        "unchecked": [],
+        "remarks": [],
     }
     installation.write("web.yaml", SERVICE + "  replicsa: 2\n")
     result = call("validate", "--json", installation.fleet)

@@ -10,6 +10,8 @@ def test_an_interrupt_while_importing_is_no_traceback() -> None:
     program = (
         "import os, signal, sys\n"
         "from reconciler.__main__ import main\n"
+        # A shell starts what it puts into the background with the signal ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"

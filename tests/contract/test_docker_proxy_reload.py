@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -16,13 +17,13 @@ import pytest
 from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.haproxy import HaproxyTraffic
 from reconciler.adapters.haproxy_former import Former
-from reconciler.core.delivery import Route
+from reconciler.core.delivery import Route, RouteMode
 from reconciler.core.errors import Retryable
 from reconciler.core.live import Backend, ServerMode
 from reconciler.core.proxy_config import RouteWish
 from reconciler.core.steps import CutSessions, EnsureProxy, FreePlace, Share, ShiftTraffic
 from tests.contract.test_traffic_trouble import between
-from tests.support.proxy_house import ProxyHouse, until, web
+from tests.support.proxy_house import ProxyHouse, free_port, until, web
 from tools import proxy_image
 
 LATE = RouteWish("late", Route(8080, paths=("/late",)), 1)
@@ -64,6 +65,9 @@ class Traffic:
 
     def sessions(self, address: str) -> int | None:
         return next((server.sessions for server in self.look().servers if server.address == address), 0)
+
+    def returning(self, address: str) -> int:
+        return next((server.returning for server in self.look().servers if server.address == address), 0)
 
     def mode(self, address: str) -> ServerMode | None:
         return next((server.mode for server in self.look().servers if server.address == address), None)
@@ -109,21 +113,68 @@ def test_what_goes_on_in_older_workers_is_seen_until_it_ends(traffic: Traffic) -
     assert traffic.sessions(old) == 0
 
 
-def test_a_client_that_is_idle_in_an_older_worker_is_waited_for(traffic: Traffic) -> None:
-    """It may send one more request, and the older worker leads it by the old table."""
-    address = traffic.house.instance()
-    traffic.shift((address, READY))
+@contextmanager
+def idle(traffic: Traffic) -> Iterator[http.client.HTTPConnection]:
+    """A client that has got an answer and stays."""
     with closing(traffic.house.connection_to()) as connection:
         connection.request("GET", "/")
         assert connection.getresponse().read().startswith(b"hello")
-        assert traffic.sessions(address) == 0
+        until(lambda: traffic.look().sessions == 0, "the request has ended")
+        yield connection
+
+
+def test_a_client_that_is_idle_in_an_older_worker_is_waited_for(traffic: Traffic) -> None:
+    """It may send one more request, and the older worker leads it by the old table: whatever the new one says."""
+    old, new = traffic.house.instance("1.0"), traffic.house.instance("2.0")
+    traffic.shift((old, READY))
+    traffic.port.watch(traffic.hint)
+    with idle(traffic) as connection:
+        assert traffic.returning(old) == 0
         traffic.ensure(web(), LATE)
-        assert traffic.sessions(address) == 1
+        traffic.shift((old, DRAIN), (new, READY))
+        assert (traffic.returning(old), traffic.returning(new)) == (1, 0), "the older worker does not know the new one"
+        traffic.shift((new, READY))
+        assert (traffic.mode(old), traffic.sessions(old), traffic.returning(old)) == (MAINT, 0, 1)
         connection.request("GET", "/")
         answer = connection.getresponse()
-        assert answer.read().startswith(b"hello")
+        assert (answer.headers["X-Version"], answer.read()[:5]) == ("1.0", b"hello")
         assert answer.headers["Connection"] == "close", "that was its last one there"
-    until(lambda: traffic.sessions(address) == 0, "it is gone")
+    until(lambda: "clients of older workers have left" in " ".join(traffic.hints), "it is gone, and that is noticed")
+    assert traffic.mode(old) is None
+
+
+def test_an_older_worker_leads_nobody_to_a_place_that_it_holds_in_maintenance(traffic: Traffic) -> None:
+    old, new = traffic.house.instance("1.0"), traffic.house.instance("2.0")
+    traffic.shift((old, READY))
+    with asked(traffic, "/slow?ms=2000") as connection:
+        traffic.shift((old, DRAIN), (new, READY))
+        traffic.shift((new, READY))
+        traffic.ensure(web(), LATE)
+        assert (traffic.sessions(old), traffic.returning(old), traffic.returning(new)) == (1, 0, 1)
+        assert connection.getresponse().status == 200
+
+
+def test_a_connection_of_tcp_is_one_session_and_comes_to_nobody_else(house: ProxyHouse, traffic: Traffic) -> None:
+    port = free_port()
+    base = RouteWish("base", Route(8080, RouteMode.TCP, listen=port), 1)
+    house.made(tcp=((port, port),))
+    traffic.again()
+    traffic.ensure(web(), base)
+    mine, theirs = house.instance(), house.instance()
+    traffic.shift((mine, READY))
+    house.put(house.backend("base"), 1, theirs)
+
+    def seen() -> tuple[int | None, int]:
+        (server,) = traffic.port.observe(house.environment).backends[house.backend("base")].servers
+        return server.sessions, server.returning
+
+    with socket.create_connection(("127.0.0.1", port)):
+        until(lambda: seen() == (1, 0), "it goes on")
+        traffic.ensure(web(), base, LATE)
+        assert (seen(), traffic.returning(mine)) == ((1, 0), 0)
+        with idle(traffic):
+            traffic.ensure(web(), base, LATE, LATER)
+            assert (seen(), traffic.returning(mine)) == ((1, 0), 1), "nor does one of HTTP come to it"
 
 
 def test_a_new_daemon_sees_it_too(traffic: Traffic) -> None:
@@ -145,7 +196,7 @@ def test_it_can_be_cut(traffic: Traffic, how: str) -> None:
         traffic.shift((mine, DRAIN), (other, READY))
         with asked(traffic, "/slow?ms=2000") as spared:
             traffic.ensure(web(), LATE)
-            assert (traffic.sessions(mine), traffic.sessions(other)) == (2, 2), "each client may ask once more"
+            assert (traffic.sessions(mine), traffic.sessions(other)) == (1, 1)
             effect = (
                 CutSessions(mine, traffic.backend, mine, 8080, 1)
                 if how == "cut"

@@ -1,4 +1,4 @@
-"""What every journal does: the in-memory one of the simulation and the one in SQL, by the same tests."""
+"""What every journal does: the in-memory one of the simulation, SQLite and PostgreSQL, by the same tests."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reconciler.core.fold import remember
 from reconciler.core.memory import EnvironmentMemory
 from reconciler.core.record import Entry, VersionRef, What
 from reconciler.ports import Journal
+from tests.support.database import Place
 from tests.support.fake_journal import FakeJournal, JournalDisk
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -54,7 +55,7 @@ class FakeWorld:
 
 
 @dataclass
-class SqlWorld:
+class SqliteWorld:
     file: Path
 
     def open(self, writer: str, *, act: bool) -> Journal:
@@ -64,9 +65,24 @@ class SqlWorld:
         self.file.with_name(self.file.name + ".lock").unlink()
 
 
-@pytest.fixture(params=["fake", "sql"])
+@dataclass
+class PostgresWorld:
+    place: Place
+
+    def open(self, writer: str, *, act: bool) -> Journal:
+        return SqlJournal.open(self.place.url, FixedClock(), writer, act=act)
+
+    def steal(self) -> None:
+        assert self.place.end_sessions() == 1
+
+
+@pytest.fixture(params=["fake", "sqlite", "postgres"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return FakeWorld() if request.param == "fake" else SqlWorld(tmp_path / "a dir? 100% #1" / "journal.db")
+    if request.param == "fake":
+        return FakeWorld()
+    if request.param == "sqlite":
+        return SqliteWorld(tmp_path / "a dir? 100% #1" / "journal.db")
+    return PostgresWorld(request.getfixturevalue("database"))
 
 
 @pytest.fixture

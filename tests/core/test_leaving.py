@@ -41,6 +41,37 @@ def test_it_gets_no_new_requests_and_is_waited_for_until_the_last_one_is_done() 
     assert scene.instances.keys().isdisjoint({old.name}), "it does not wait for a deadline"
 
 
+def test_a_client_of_an_older_worker_is_waited_for_also_when_the_place_is_lost() -> None:
+    """Its next request is led by the older worker's table, whatever the newest one says."""
+    scene = fronted(rollout=ROLLING, replicas=1, drain=DRAIN)
+    (old,) = scene.of("a")
+    scene.returning(old, 2)
+    scene.commit("b")
+    scene.rest()
+    assert scene.place(old) == "drain 100"
+    scene.later(30)
+    scene.rest()
+    assert (scene.place(old), scene.service.waiting) == ("no place", f"the last requests at {old.name}")
+    assert scene.service.recheck_at == scene.now + timedelta(seconds=60)
+    scene.returning(old, 0)
+    scene.rest()
+    assert old.name not in scene.instances
+
+
+def test_it_waits_for_them_no_longer_than_for_requests() -> None:
+    scene = fronted(rollout=ROLLING, replicas=1, drain=DRAIN)
+    (old,) = scene.of("a")
+    scene.returning(old, 2)
+    scene.commit("b")
+    scene.rest()
+    scene.later(30)
+    scene.rest()
+    scene.later(60)
+    scene.rest()
+    assert old.name not in scene.instances
+    assert not scene.step(), "what only older workers lead to is no place that could be freed"
+
+
 def test_at_the_deadline_it_loses_its_place_and_at_the_end_of_the_tail_its_requests() -> None:
     scene = busy()
     (old,) = scene.of("a")

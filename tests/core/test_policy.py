@@ -56,6 +56,22 @@ CASES = [
     (listening(5000), Allow(proxy=True, listen=((5000, 5000),)), ("traffic",), "set proxy"),
     (gated(Query("q", "up")), Allow(prometheus=True), ("rollout", "gate", "queries"), "set prometheus"),
 ]
+NATIVE = [
+    (service(route=Route(8080)), Allow(native=True, gateway=True), ("traffic",), "set gateway"),
+    (service(volumes=(Volume("data", "/data"),)), Allow(native=True, volumes=True), ("volumes",), "allow.volumes"),
+    (
+        service(Security(host_network=True)),
+        Allow(native=True, host_network=True),
+        ("security", "hostNetwork"),
+        "allow.hostNetwork",
+    ),
+    (
+        gated(Query("q", "up")),
+        Allow(native=True, prometheus=True),
+        ("rollout", "gate", "queries"),
+        "set prometheus",
+    ),
+]
 
 
 @pytest.mark.parametrize(("spec", "allow", "field", "setting"), CASES)
@@ -63,6 +79,14 @@ def test_a_loosening_field_needs_the_permission_named_in_its_denial(spec, allow,
     first = denials(spec, Allow())[0]
     assert first.field == field
     assert first.message.endswith(setting)
+    assert denials(spec, allow) == ()
+
+
+@pytest.mark.parametrize(("spec", "allow", "field", "setting"), NATIVE)
+def test_on_kubernetes_too(spec, allow, field, setting):
+    (denial,) = denials(spec, Allow(native=True))
+    assert denial.field == field
+    assert denial.message.endswith(setting)
     assert denials(spec, allow) == ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import pytest
 from structlog.testing import capture_logs
@@ -219,3 +219,17 @@ def test_a_stop_waits_for_the_cycle_in_hand(stage: Stage) -> None:
     free.set()
     assert workers.join(PATIENCE)
     assert stage.board.get("staging") is not None
+
+
+def test_after_a_long_look_events_of_the_engine_are_taken_together_and_others_at_once(stage: Stage) -> None:
+    script = Script(lambda name: Cycle(EnvironmentStatus(name, stage.clock.now()), "synced", rest=3600.0))
+    stage.begin(script, "a")
+    stage.ask("a", "poll")
+    assert script.causes.get(timeout=PATIENCE) == ("poll",)
+    stage.workers.looked(["a"], PATIENCE)  # type: ignore[union-attr]
+    for _ in range(3):
+        stage.ask("a", "engine")
+    with pytest.raises(Empty):
+        script.causes.get(timeout=0.3)
+    stage.ask("a", "webhook", git=True)
+    assert "webhook" in script.causes.get(timeout=PATIENCE)

@@ -209,7 +209,7 @@ def test_a_damaged_record_is_not_folded(file: Path) -> None:
 def saved(file: Path) -> Fold | None:
     journal = open_beside(file)
     with journal._reading.begin() as connection:
-        found = journal_memory.load(connection, file)
+        found = journal_memory.load(connection, str(file))
     journal.close()
     return found
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.adapters import journal_schema, journal_writer
+from reconciler.adapters import journal_sqlite, journal_writer
 from reconciler.adapters.journal import SqlJournal
 from reconciler.core.errors import Reason, Retryable, Stalled
 from tests.support.journal_child import Clock, entry
@@ -164,7 +164,7 @@ def held(file: Path) -> Iterator[None]:
 
 
 def test_a_database_held_by_another_program_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_schema, "BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(journal_sqlite, "BUSY_SECONDS", 0.1)
     journal = open_to_act(tmp_path / "journal.db")
     with held(tmp_path / "journal.db"), pytest.raises(Retryable, match="database is locked"):
         journal.append(entry())
@@ -175,7 +175,7 @@ def test_a_database_held_by_another_program_is_tried_again(tmp_path: Path, monke
 def test_a_disk_that_does_not_answer_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_schema, "BUSY_SECONDS", 60)
+    monkeypatch.setattr(journal_sqlite, "BUSY_SECONDS", 60)
     journal = open_to_act(tmp_path / "journal.db")
     with held(tmp_path / "journal.db"), monkeypatch.context() as hurry:
         hurry.setattr(journal_writer, "DEADLINE_SECONDS", 0.2)

@@ -28,10 +28,14 @@ from reconciler.core.steps import (
     AttachTraffic,
     CreateInstance,
     DetachTraffic,
+    EnsureGroup,
     EnsureNetwork,
     KillInstance,
     PullImage,
+    RemoveGroup,
     RemoveInstance,
+    RemoveRoute,
+    RouteGroups,
     RuntimeEffect,
     StartInstance,
     SweepOrphan,
@@ -188,6 +192,8 @@ class FakeRuntime:
                     orphans.discard(effect.name)
             case WarmInstance():
                 self._warm(effect, now)
+            case EnsureGroup() | RemoveGroup() | RouteGroups() | RemoveRoute():
+                raise TypeError(f"an engine without controllers knows no groups: {effect}")
             case _:
                 self._do_to_instance(effect, now)
         environment = effect.environment if isinstance(effect, CreateInstance | EnsureNetwork) else ""

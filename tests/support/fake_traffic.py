@@ -37,13 +37,17 @@ class FakeBackend:
 
 @dataclass(slots=True)
 class FakeProxy:
-    """One proxy; `sessions` and `served` are what goes on and went on at it, by backend and address."""
+    """One proxy; `sessions` and `served` are what goes on and went on at it, by backend and address.
+
+    `returning`: the clients of its older workers, which may lead one more request of each to that address.
+    """
 
     config: str = ""
     reachable: bool = True
     backends: dict[str, FakeBackend] = field(default_factory=dict)
     sessions: dict[tuple[str, At], int] = field(default_factory=dict)
     served: dict[tuple[str, At], Served] = field(default_factory=dict)
+    returning: dict[tuple[str, At], int] = field(default_factory=dict)
 
 
 class FakeTraffic:
@@ -98,6 +102,12 @@ class FakeTraffic:
         self.proxies(environment)[index].sessions[backend, at] = number
         if not number:
             self.hint(environment, f"{backend} {at} is idle")
+
+    def set_returning(self, environment: str, backend: str, at: At, number: int, index: int = 0) -> None:
+        """How many clients of older workers may still come to an address."""
+        self.proxies(environment)[index].returning[backend, at] = number
+        if not number:
+            self.hint(environment, "clients of older workers have left")
 
     def count(self, environment: str, backend: str, at: At, served: Served, index: int = 0) -> None:
         """What the proxy counted at an address since it has its place."""
@@ -214,7 +224,10 @@ class FakeTraffic:
 
     def _backend(self, environment: str, name: str, there: list[FakeProxy], whole: bool) -> Backend:
         having = [(proxy, proxy.backends[name]) for proxy in there if name in proxy.backends]
-        addresses = sorted({at for _, backend in having for at in backend.held})
+        ways = {
+            at for proxy, _ in having for (there, at), number in proxy.returning.items() if number and there == name
+        }
+        addresses = sorted(ways.union(at for _, backend in having for at in backend.held))
         servers = tuple(self._server(name, at, having, whole) for at in addresses)
         waiting = self._waiting.get((environment, name), 0)
         return Backend(
@@ -243,6 +256,7 @@ class FakeTraffic:
             sessions=sum(proxy.sessions.get((name, at), 0) for proxy, _ in having) if whole else None,
             served=Served(sum(each.requests for each in served), sum(each.errors for each in served), slow),
             even=len(shown) == 1 or modes == {ServerMode.MAINT},
+            returning=sum(proxy.returning.get((name, at), 0) for proxy, _ in having),
         )
 
 

@@ -133,6 +133,10 @@ class Fronted(Scene):
         """So many requests or websockets are open at an instance."""
         self.traffic.set_sessions(ENVIRONMENT, BACKEND, self.at(instance), number)
 
+    def returning(self, instance: Instance, number: int) -> None:
+        """So many clients of older workers may still come to an instance."""
+        self.traffic.set_returning(ENVIRONMENT, BACKEND, self.at(instance), number)
+
     def place(self, instance: Instance) -> str:
         """How the first proxy treats an instance: `ready 100`, `drain 100`, `maint 0`, `no place`."""
         held = self.traffic.proxies(ENVIRONMENT)[0].backends[BACKEND].held.get(self.at(instance))

@@ -199,7 +199,7 @@ class serving:
 def test_health_shows_each_check(fresh):
     fresh.live = {"loop": ""}
     fresh.ready = {"settings": "", "journal": "the disk is full", "first sync": ""}
-    assert fresh.client.get("/livez").json() == {"ok": True, "checks": {"loop": "ok"}}
+    assert fresh.client.get("/livez").json() == {"ok": True, "leader": True, "checks": {"loop": "ok"}}
     answer = fresh.client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["checks"] == {"settings": "ok", "journal": "the disk is full", "first sync": "ok"}

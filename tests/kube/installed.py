@@ -1,0 +1,238 @@
+"""The daemon in a cluster as deploy/kubernetes installs it, with a repository of this machine and one namespace."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+from kubernetes import client, utils
+from kubernetes.client.exceptions import ApiException
+
+from tests.kube.house import KubeHouse
+from tests.support import kustomize
+from tests.support.cluster import Given, eventually
+from tests.support.daemon_image import give
+
+HOME = "reconciler"
+"""The namespace of the daemon, as it stands in deploy/."""
+TOKEN = "of-the-test-only"
+Json = dict[str, Any]
+
+
+class Installation(KubeHouse):
+    """One overlay, with the settings that a test needs, applied by an administrator."""
+
+    def __init__(
+        self, root: Path, cluster: Given, kube: client.ApiClient, namespace: str, image: str, overlay: str
+    ) -> None:
+        self.kube = kube
+        self.cluster = cluster
+        self.overlay = overlay
+        self.image = image
+        self.made: list[str] = []
+        super().__init__(root, cluster.kubeconfig, namespace, gateway=False)
+
+    def daemon_settings(self, **changes: object) -> Json:
+        """The overlay's own settings with the test's repository and namespace."""
+        file = kustomize.DEPLOY / "kubernetes" / "overlays" / self.overlay / "reconciler.yaml"
+        found: Json = yaml.safe_load(file.read_text())
+        found["name"] = self.owner
+        found["http"]["tokenFile"] = "credentials/http-token"
+        found["repositories"] = {"fleet": {"url": "file:///srv/fleet.git", "allowFile": True, "poll": "2s"}}
+        found["environments"] = {self.environment: {"repository": "fleet", "runtime": "here"}}
+        return found | changes
+
+    def install(self, settings: Json, secrets: dict[str, str]) -> None:
+        """Everything of the overlay and what it needs beside it; the daemon's pods begin to start."""
+        give(self.upstream.path)
+        folder = self.root / "kustomization"
+        folder.mkdir()
+        (folder / "reconciler.yaml").write_text(yaml.safe_dump(settings))
+        name, _, digest = self.image.partition("@")
+        top = {
+            "resources": [
+                os.path.relpath(kustomize.DEPLOY / "kubernetes" / "overlays" / self.overlay, folder.resolve())
+            ],
+            "configMapGenerator": [
+                {"name": "reconciler-settings", "namespace": HOME, "behavior": "replace", "files": ["reconciler.yaml"]}
+            ],
+            "images": [{"name": "registry.example/reconciler", "newName": name, "digest": digest}],
+            "patches": [{"target": {"kind": "Deployment"}, "patch": yaml.safe_dump(_FLEET)}],
+        }
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(top))
+        wanted = list(yaml.safe_load_all(kustomize.text(folder)))
+        there = {"namespace": self.namespace}
+        rights = kustomize.rendered("kubernetes/managed-namespace")
+        wanted += [{**one, "metadata": {**one["metadata"], **there}} for one in rights]
+        wanted += self._volumes()
+        data = {
+            key: base64.b64encode(value.encode()).decode() for key, value in (secrets | {"http-token": TOKEN}).items()
+        }
+        about = {"name": "reconciler-credentials", "namespace": HOME}
+        wanted.append({"apiVersion": "v1", "kind": "Secret", "metadata": about, "data": data})
+        for one in sorted(wanted, key=lambda each: each["kind"] not in ("Namespace", "ServiceAccount")):
+            utils.create_from_dict(self.kube, one, namespace=one["metadata"].get("namespace", HOME))
+
+    def _volumes(self) -> list[Json]:
+        """The repository, and the journal where it is in SQLite: directories of this machine, bound by name."""
+        journal = self.root / "journal"
+        journal.mkdir()
+        give(journal)
+        found = [*_volume(f"fleet-{self.owner}", self.upstream.path, "fleet")]
+        self.made.append(f"fleet-{self.owner}")
+        if self.overlay == "single":
+            found += _volume(f"journal-{self.owner}", journal, "reconciler")[:1]
+            self.made.append(f"journal-{self.owner}")
+        return found
+
+    def uninstall(self) -> None:
+        """Nothing of it is left when this returns."""
+        core = client.CoreV1Api(self.kube)
+        with suppress(ApiException):
+            core.delete_namespace(HOME)
+        for name in self.made:
+            with suppress(ApiException):
+                core.delete_persistent_volume(name)
+
+        def gone() -> bool:
+            names = {each.metadata.name for each in core.list_namespace().items}
+            return HOME not in names
+
+        eventually(gone)
+
+    def pods(self) -> list[Any]:
+        found = client.CoreV1Api(self.kube).list_namespaced_pod(HOME).items
+        return [pod for pod in found if pod.metadata.deletion_timestamp is None]
+
+    def ready(self, count: int) -> None:
+        """Wait until so many pods of the daemon are ready."""
+
+        def done() -> bool:
+            conditions = [{one.type: one.status for one in pod.status.conditions or []} for pod in self.pods()]
+            return [each.get("Ready") for each in conditions] == ["True"] * count
+
+        try:
+            eventually(done)
+        except AssertionError as error:
+            raise AssertionError(self.told()) from error
+
+    def lines(self) -> list[Json]:
+        """The log of all the daemon's pods."""
+        core, found = client.CoreV1Api(self.kube), []
+        for pod in self.pods():
+            with suppress(ApiException):
+                text = core.read_namespaced_pod_log(pod.metadata.name, HOME)
+                found += [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return found
+
+    def told(self) -> str:
+        """For failures: what the cluster says of the pods, and what they said last, before a restart, too."""
+        core = client.CoreV1Api(self.kube)
+        found = [f"{one.reason}: {one.message}" for one in core.list_namespaced_event(HOME).items][-10:]
+        for pod in self.pods():
+            for previous in (True, False):
+                with suppress(ApiException):
+                    text = core.read_namespaced_pod_log(pod.metadata.name, HOME, previous=previous)
+                    found += [f"{pod.metadata.name}{' before' if previous else ''}: {text[-3000:]}"]
+        return "\n".join(found)
+
+    def synced(self, revision: str) -> None:
+        wanted = {"event": "reconciled", "result": "synced", "revision": revision[:12]}
+        try:
+            eventually(lambda: any(wanted.items() <= line.items() for line in self.lines()))
+        except AssertionError as error:
+            raise AssertionError(self.told()) from error
+
+    def asked(self, pod: Any, path: str) -> requests.Response:
+        """What a pod of the daemon answers."""
+        with requests.Session() as session:
+            session.trust_env = False
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            return session.get(f"http://{pod.status.pod_ip}:8480{path}", timeout=10, headers=headers)
+
+    def leaders(self) -> list[str]:
+        """The pods that say that they lead."""
+        found = []
+        for pod in self.pods():
+            with suppress(requests.RequestException):
+                if "\nreconciler_leader 1.0\n" in self.asked(pod, "/metrics").text:
+                    found.append(pod.metadata.name)
+        return found
+
+
+_FLEET = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "any"},
+    "spec": {
+        "template": {
+            "spec": {
+                "containers": [
+                    {
+                        "name": "reconciler",
+                        "volumeMounts": [{"name": "fleet", "mountPath": "/srv/fleet.git", "readOnly": True}],
+                    }
+                ],
+                "volumes": [{"name": "fleet", "persistentVolumeClaim": {"claimName": "fleet"}}],
+            }
+        }
+    },
+}
+
+
+def _volume(name: str, path: Path, claim: str) -> list[Json]:
+    size = {"storage": "10Gi"}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": size,
+            "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": str(path), "type": "Directory"},
+            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": HOME, "name": claim},
+            "persistentVolumeReclaimPolicy": "Retain",
+        },
+    }
+    asked = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": claim, "namespace": HOME},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": size}, "volumeName": name},
+    }
+    return [volume, asked]
+
+
+@contextmanager
+def way(address: str, port: int) -> Iterator[int]:
+    """A port at `address` that leads to `port` of this machine's loopback, for pods."""
+    with socket.create_server((address, 0)) as listener:
+        threading.Thread(target=_accept, args=(listener, port), daemon=True).start()
+        yield int(listener.getsockname()[1])
+
+
+def _accept(listener: socket.socket, port: int) -> None:
+    with suppress(OSError):
+        while True:
+            near = listener.accept()[0]
+            far = socket.create_connection(("127.0.0.1", port))
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=_pass, args=(source, sink), daemon=True).start()
+
+
+def _pass(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for end in (source, sink):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,44 @@
+"""Prometheus' own tool for rules, out of the distribution's package without installing that: nothing is started."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from tools.daemon_image_packages import Apt
+
+
+def promtool() -> str:
+    """The program, fetched once and kept."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconciler"
+    home.mkdir(parents=True, exist_ok=True)
+    kept = home / f"promtool-{platform.freedesktop_os_release().get('VERSION_CODENAME', '')}-{platform.machine()}"
+    with (home / "promtool.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            with tempfile.TemporaryDirectory(dir=home, prefix="promtool-") as directory:
+                made = _fetch(Path(directory))
+                made.chmod(0o755)
+                made.rename(kept)
+    return str(kept)
+
+
+def _fetch(work: Path) -> Path:
+    apt = Apt(work)
+    apt.run("update")
+    apt.run("download", "prometheus", cwd=work)
+    (package,) = work.glob("prometheus_*.deb")
+    command = ["dpkg-deb", "--fsys-tarfile", str(package)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as unpacking:
+        assert unpacking.stdout is not None
+        with tarfile.open(fileobj=unpacking.stdout, mode="r|") as tar:
+            for entry in tar:
+                stream = tar.extractfile(entry) if entry.name == "./usr/bin/promtool" else None
+                if stream is not None:
+                    (work / "promtool").write_bytes(stream.read())
+    return work / "promtool"
