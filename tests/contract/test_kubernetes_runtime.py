@@ -191,6 +191,16 @@ def test_one_that_took_the_place_of_ours_is_left_as_it_is(world: World) -> None:
     assert plain(world.get("Deployment", "web")) == before
 
 
+def test_a_deletion_means_the_very_object_that_was_seen(world: World) -> None:
+    world.runtime.apply(ensure(service()))
+    if world.house is not None:
+        world.house.hush(True)
+    world.delete("Deployment", "web")
+    world.make("Deployment", stranger())
+    world.runtime.apply(RemoveGroup("web", ENVIRONMENT))
+    assert world.there("Deployment", "web")
+
+
 def test_a_missing_namespace_is_said_and_waited_for(world: World) -> None:
     if world.house is not None:
         world.house.namespaces.discard(world.namespace)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from reconciler.adapters import kubernetes_client, kubernetes_watch
+from reconciler.adapters.kubernetes_cache import Cache
 from reconciler.core import names
 from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
 from reconciler.core.steps import RemoveGroup
@@ -152,18 +153,39 @@ def test_all_is_listed_anew_after_the_time_that_is_set(house: KubeHouse, tmp_pat
         world.until(lambda live: live.orphans)
 
 
-def test_a_list_that_is_older_than_an_own_write_does_not_undo_it(world: World, house: KubeHouse) -> None:
+def test_late_news_do_not_undo_an_own_write(world: World, house: KubeHouse) -> None:
     world.live()
     house.hush(True)
-    effect = ensure(service())
+    world.runtime.apply(ensure(service()))
+    effect = ensure(service(env={}))
     world.runtime.apply(effect)
     assert world.group().version == effect.version
-    world.runtime.apply(ensure(service(env={})))
+    shown: set[str] = set()
+
+    def note(environment: str, detail: str) -> None:
+        shown.add(world.group().version)
+        world.hint(environment, detail)
+
+    world.runtime.watch(note)
     house.hush(False)  # all that happened is told late, step by step
-    soon(lambda: house.calls["GET configmaps"] > 0)
-    world.make("ConfigMap", map_of("last"))
-    world.heard("ConfigMap last added")
-    assert world.group().version == ensure(service(env={})).version
+    world.make("Deployment", {**map_of("last"), "spec": {}})
+    world.heard("Deployment last added")
+    assert shown == {effect.version}
+
+
+def seen(name: str, version: int, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}, **more}
+
+
+def test_a_list_that_is_older_than_an_own_write_does_not_undo_it() -> None:
+    cache = Cache(["Deployment"])
+    cache.filled("Deployment", [seen("changed", 1), seen("gone", 2), seen("old", 3)], "3")
+    cache.saw("Deployment", "MODIFIED", seen("changed", 11, by="us"))
+    cache.saw("Deployment", "MODIFIED", seen("made", 12))
+    cache.removed("Deployment", "gone", "uid-gone")
+    assert cache.filled("Deployment", [seen("changed", 9), seen("gone", 2)], "10")
+    found = cache.snapshot()["Deployment"]
+    assert {name: one["metadata"]["resourceVersion"] for name, one in found.items()} == {"changed": "11", "made": "12"}
 
 
 def test_what_we_deleted_does_not_come_back_by_late_news(world: World, house: KubeHouse) -> None:

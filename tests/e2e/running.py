@@ -65,7 +65,7 @@ class House:
             "metadata": {"name": "web"},
             "spec": {
                 "image": image,
-                "replicas": 2,
+                **({} if "scaling" in spec else {"replicas": 2}),
                 "ports": [{"name": "http", "container": 8080}],
                 "health": {"http": {"port": "http", "path": "/healthz"}, "interval": "200ms", "healthyAfter": 1},
                 "drain": {"deadline": "200ms", "grace": "5s"},

@@ -25,6 +25,7 @@ class KubeHouse(House):
         self.kubeconfig = kubeconfig
         self.namespace = namespace
         self.gateway = gateway
+        self.failpoint = ""
         self.api = Api(KubernetesSettings("test", kubeconfig=kubeconfig))
         super().__init__(root, "")
         self.environments = [namespace]
@@ -55,6 +56,10 @@ class KubeHouse(House):
             "drain": {"deadline": "3s", "grace": "5s"},
         }
         return super().release(image, environment, **{**plain, **spec})
+
+    def variables(self, **more: str) -> dict[str, str]:
+        """With the failpoint, where one is set."""
+        return super().variables(**({"RECONCILER_FAILPOINT": self.failpoint} if self.failpoint else {}), **more)
 
     def list(self, kind: str) -> list[dict[str, Any]]:
         """All objects of a kind (`apps/v1/deployments`, `v1/pods`) in the namespace."""
