@@ -31,7 +31,8 @@ class _Timer:
 def merge(causes: Sequence[Cause], cause: Cause) -> tuple[Cause, ...]:
     """`causes` with one more, in order of arrival; equal ones (kind, detail, git) are one, with the newest `at`.
 
-    At most CAUSES_KEPT remain; the newest that asks for Git is never dropped, because a fetch must begin after it.
+    At most CAUSES_KEPT remain, of each kind one if they are no more than that: a person's word is not lost among many
+    events. The newest that asks for Git is never dropped, because a fetch must begin after it.
     """
     cause = replace(cause, detail=cause.detail[:DETAIL_KEPT])
     for place, known in enumerate(causes):
@@ -41,7 +42,10 @@ def merge(causes: Sequence[Cause], cause: Cause) -> tuple[Cause, ...]:
     merged = [*causes, cause]
     if len(merged) > CAUSES_KEPT:
         newest_git = max((known for known in merged if known.git), key=lambda known: known.at, default=None)
-        merged.remove(min((known for known in merged if known is not newest_git), key=lambda known: known.at))
+        others = [known for known in merged if known is not newest_git]
+        kinds = [known.kind for known in merged]
+        spare = [known for known in others if kinds.count(known.kind) > 1] or others
+        merged.remove(min(spare, key=lambda known: known.at))
     return tuple(merged)
 
 

@@ -25,12 +25,13 @@ from reconciler.core.delivery import Route, RouteMode
 from reconciler.core.live import ProxyStatus
 from reconciler.core.proxy_config import RouteWish
 from tests.support.proxy_house import Load, ProxyHouse, free_port, until, web
-from tools import proxy_image
 
 
 @pytest.fixture
-def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient, tmp_path: Path) -> Iterator[ProxyHouse]:
-    built = ProxyHouse(raw, engine, tmp_path, hello, proxy_image.build(engine))
+def house(
+    engine: str, hello: Mapping[str, str], haproxy: str, raw: docker.APIClient, tmp_path: Path
+) -> Iterator[ProxyHouse]:
+    built = ProxyHouse(raw, engine, tmp_path, hello, haproxy)
     yield built
     built.demolish()
 

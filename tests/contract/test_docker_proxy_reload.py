@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import os
 import signal
@@ -24,7 +25,6 @@ from reconciler.core.proxy_config import RouteWish
 from reconciler.core.steps import CutSessions, EnsureProxy, FreePlace, Share, ShiftTraffic
 from tests.contract.test_traffic_trouble import between
 from tests.support.proxy_house import ProxyHouse, free_port, until, web
-from tools import proxy_image
 
 LATE = RouteWish("late", Route(8080, paths=("/late",)), 1)
 LATER = RouteWish("later", Route(8080, paths=("/later",)), 1)
@@ -32,8 +32,10 @@ READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
 
 
 @pytest.fixture
-def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient, tmp_path: Path) -> Iterator[ProxyHouse]:
-    built = ProxyHouse(raw, engine, tmp_path, hello, proxy_image.build(engine))
+def house(
+    engine: str, hello: Mapping[str, str], haproxy: str, raw: docker.APIClient, tmp_path: Path
+) -> Iterator[ProxyHouse]:
+    built = ProxyHouse(raw, engine, tmp_path, hello, haproxy)
     yield built
     built.demolish()
 
@@ -85,30 +87,40 @@ def traffic(house: ProxyHouse) -> Iterator[Traffic]:
 
 
 @contextmanager
-def asked(traffic: Traffic, path: str) -> Iterator[http.client.HTTPConnection]:
-    """A request that goes on; its answer is not read yet."""
+def asked(traffic: Traffic, slow: str = "") -> Iterator[http.client.HTTPConnection]:
+    """A request that goes on until `answered`: the last byte of its body is missing. Or a whole one, of a slow path."""
     before = traffic.look().sessions
     with closing(traffic.house.connection_to()) as connection:
-        connection.request("GET", path)
+        if slow:
+            connection.request("GET", slow)
+        else:
+            connection.putrequest("POST", "/")
+            connection.putheader("Content-Length", "1")
+            connection.endheaders()
         until(lambda: traffic.look().sessions > before, "the request goes on")
         yield connection
+
+
+def answered(connection: http.client.HTTPConnection) -> int:
+    """Let the request end; the status of its answer."""
+    connection.send(b"x")
+    return connection.getresponse().status
 
 
 def test_what_goes_on_in_older_workers_is_seen_until_it_ends(traffic: Traffic) -> None:
     old, new = traffic.house.instance("1.0"), traffic.house.instance("2.0")
     traffic.shift((old, READY))
     traffic.port.watch(traffic.hint)
-    with asked(traffic, "/slow?ms=3000") as first:
+    with asked(traffic) as first:
         traffic.ensure(web(), LATE)
-        with asked(traffic, "/slow?ms=3000") as second:
+        with asked(traffic) as second:
             traffic.ensure(web(), LATE, LATER)
             assert traffic.sessions(old) == 2, "one in each of the two older workers"
             assert traffic.look().sessions == 2
             traffic.shift((old, DRAIN), (new, READY))
             traffic.shift((new, READY))
             assert (traffic.mode(old), traffic.sessions(old)) == (MAINT, 2), "with a place or without"
-            answers = [connection.getresponse() for connection in (first, second)]
-            assert [answer.status for answer in answers] == [200, 200]
+            assert [answered(connection) for connection in (first, second)] == [200, 200]
     until(lambda: any(f"{old}:8080 is idle in older workers" in hint for hint in traffic.hints), "its end is noticed")
     assert traffic.sessions(old) == 0
 
@@ -146,12 +158,12 @@ def test_a_client_that_is_idle_in_an_older_worker_is_waited_for(traffic: Traffic
 def test_an_older_worker_leads_nobody_to_a_place_that_it_holds_in_maintenance(traffic: Traffic) -> None:
     old, new = traffic.house.instance("1.0"), traffic.house.instance("2.0")
     traffic.shift((old, READY))
-    with asked(traffic, "/slow?ms=2000") as connection:
+    with asked(traffic) as connection:
         traffic.shift((old, DRAIN), (new, READY))
         traffic.shift((new, READY))
         traffic.ensure(web(), LATE)
         assert (traffic.sessions(old), traffic.returning(old), traffic.returning(new)) == (1, 0, 1)
-        assert connection.getresponse().status == 200
+        assert answered(connection) == 200
 
 
 def test_a_connection_of_tcp_is_one_session_and_comes_to_nobody_else(house: ProxyHouse, traffic: Traffic) -> None:
@@ -180,11 +192,11 @@ def test_a_connection_of_tcp_is_one_session_and_comes_to_nobody_else(house: Prox
 def test_a_new_daemon_sees_it_too(traffic: Traffic) -> None:
     address = traffic.house.instance()
     traffic.shift((address, READY))
-    with asked(traffic, "/slow?ms=1500") as connection:
+    with asked(traffic) as connection:
         traffic.ensure(web(), LATE)
         traffic.again()
         assert traffic.sessions(address) == 1
-        assert connection.getresponse().status == 200
+        assert answered(connection) == 200
     until(lambda: traffic.sessions(address) == 0, "it has ended")
 
 
@@ -194,7 +206,7 @@ def test_it_can_be_cut(traffic: Traffic, how: str) -> None:
     traffic.shift((mine, READY))
     with asked(traffic, "/slow?ms=60000") as doomed:
         traffic.shift((mine, DRAIN), (other, READY))
-        with asked(traffic, "/slow?ms=2000") as spared:
+        with asked(traffic) as spared:
             traffic.ensure(web(), LATE)
             assert (traffic.sessions(mine), traffic.sessions(other)) == (1, 1)
             effect = (
@@ -204,7 +216,7 @@ def test_it_can_be_cut(traffic: Traffic, how: str) -> None:
             )
             traffic.port.apply(traffic.house.environment, effect)
             assert doomed.getresponse().status == 502
-            assert spared.getresponse().status == 200, "the other one goes on"
+            assert answered(spared) == 200, "the other one goes on"
 
 
 def test_the_master_is_asked_only_while_there_may_be_older_workers(traffic: Traffic) -> None:
@@ -257,10 +269,11 @@ def test_a_front_lets_go_of_its_connection(house: ProxyHouse) -> None:
     assert front.status()[1]
     assert _open_files() > before
     front.close()
-    assert _open_files() == before
+    assert _open_files() <= before
 
 
 def _open_files() -> int:
+    gc.collect()  # what tests before this one left to it would be closed in between, or not
     return len(list(Path("/proc/self/fd").iterdir()))
 
 

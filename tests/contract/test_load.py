@@ -106,14 +106,14 @@ def test_a_killed_server_is_seen_by_every_kind(tmp_path: Path) -> None:
 
 
 def test_a_request_in_flight_at_a_kill_is_lost_and_at_a_graceful_stop_is_not(tmp_path: Path) -> None:
-    kinds = [replace(load.slow(4, ms=400), count=1), replace(load.endless(2, ms=700), count=1)]
+    kinds = [replace(load.slow(4, ms=2000), count=1), replace(load.endless(2, ms=2500), count=1)]
     outcomes = {}
     for number in (signal.SIGTERM, signal.SIGKILL):
         with (
             serving(tmp_path, "1.0") as server,
-            load.LoadThread(load.Load((LOCAL, server.port), HOST, *kinds, load.keep_alive(1, count=200))) as running,
+            load.LoadThread(load.Load((LOCAL, server.port), HOST, *kinds, load.keep_alive(1, count=50))) as running,
         ):
-            running.reached(200, 20)  # those of the keep-alive client; the others are on their way
+            running.reached(50, 20)  # those of the keep-alive client; the others are on their way
             code = server.end(number)
             running.done(20)
             outcomes[number] = (code, running.stop().failed)
@@ -125,10 +125,10 @@ def test_a_graceful_end_of_websockets_is_a_reconnect_and_a_cut_a_failure(tmp_pat
     outcomes = {}
     for number in (signal.SIGTERM, signal.SIGKILL):
         with (
-            serving(tmp_path, "1.0", WS_GRACE_MS="400") as server,
+            serving(tmp_path, "1.0", WS_GRACE_MS="5000") as server,
             load.LoadThread(load.Load((LOCAL, server.port), HOST, kind)) as running,
         ):
-            running.reached(10, 20)
+            running.reached(50, 20)
             server.end(number)
             tally = running.stop()
         cut = [failure for failure in tally.failures if not failure.reason.startswith("no connection")]
@@ -146,7 +146,7 @@ def test_a_function_answers_with_its_body_in_upper_case(tmp_path: Path) -> None:
 def test_the_first_requests_of_a_cold_server_are_slow(tmp_path: Path) -> None:
     """Slow enough to be cut by this timeout: exactly those which are cold."""
     with serving(tmp_path, "1.0", COLD_REQUESTS="3", COLD_MS="3000") as server:
-        tally = ask(server, replace(load.keep_alive(1, count=10), timeout=0.5))
+        tally = ask(server, replace(load.keep_alive(1, count=10), timeout=1.0))
     assert (tally.failed, {failure.reason for failure in tally.failures}) == (3, {"timeout"})
 
 
@@ -247,7 +247,7 @@ def proxy(directory: Path, a: Server, b: Server, idle: str = "30s") -> Iterator[
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
-    with serving(tmp_path, "1.0", WS_GRACE_MS="300") as a, serving(tmp_path, "2.0", WS_GRACE_MS="300") as b:
+    with serving(tmp_path, "1.0", WS_GRACE_MS="5000") as a, serving(tmp_path, "2.0", WS_GRACE_MS="5000") as b:
         yield a, b
 
 

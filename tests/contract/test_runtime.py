@@ -292,11 +292,12 @@ def test_instances_of_another_owner_are_not_ours(ready: House) -> None:
 def test_an_environment_cannot_name_anothers_instance(ready: House) -> None:
     theirs = ready.creation(ready.spec())
     ready.runtime.apply(theirs)
-    stolen = theirs.__class__(theirs.name, "elsewhere", theirs.spec, theirs.version, theirs.revision, theirs.ordinal)
+    elsewhere = f"{ready.environment}-elsewhere"
+    stolen = theirs.__class__(theirs.name, elsewhere, theirs.spec, theirs.version, theirs.revision, theirs.ordinal)
     with pytest.raises(Stalled) as caught:
         ready.runtime.apply(stolen)
     assert caught.value.reason is Reason.NOT_OWNED
-    assert ready.runtime.observe("elsewhere", {}, ()).instances == ()
+    assert ready.runtime.observe(elsewhere, {}, ()).instances == ()
 
 
 @pytest.mark.parametrize("name", ["", "x", "bridge", "rec", "rec.a.b", "rec.a.b.c.d.e", "../x"])
@@ -319,7 +320,8 @@ def test_a_change_is_hinted(house: House) -> None:
     house.hints.clear()
     house.hands.stop(name)
     house.one(lambda i: i.phase is Phase.EXITED)
-    assert any(environment == house.environment and name in detail for environment, detail in house.hints)
+    # It is told a moment after it can be seen.
+    house.settle(lambda _: any(place == house.environment and name in detail for place, detail in house.hints))
 
 
 def test_unchanged_instances_are_the_same_values(ready: House) -> None:

@@ -98,13 +98,12 @@ def test_who_had_a_place_before_it_listened_is_proven_before_it_gets_weight(
     old, new = pair
     new.healthy = False
     house.shift(old.share(), new.share(weight=0))
-    house.timeout = 0.3
-    house.traffic.close()
-    house.traffic = house.build([house.proxies[0].address])
+    house.within(1.0)
     with pytest.raises(Exception, match="did not come up"):
         house.shift(new.share())
     assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "old")}
     new.healthy = True
+    house.within(3.0)
     until(lambda: all(server.up for server in house.look().servers), "the proxy finds it up")
     house.shift(new.share())
     assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "new")}
@@ -116,9 +115,7 @@ def test_an_instance_that_the_proxy_finds_ill_never_gets_a_request(
     old, new = pair
     new.healthy = False
     house.shift(old.share())
-    house.timeout = 0.3
-    house.traffic.close()
-    house.traffic = house.build([house.proxies[0].address])
+    house.within(1.0)
     with pytest.raises(Exception, match="did not come up"):
         house.shift(new.share())
     assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "old")}

@@ -29,7 +29,7 @@ Answer = Callable[[bytes], bytes]
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[RealHouse]:
-    built = RealHouse(tmp_path, timeout=0.5)
+    built = RealHouse(tmp_path)
     yield built
     built.close()
 
@@ -124,16 +124,17 @@ def test_a_stale_state_file_leads_to_an_old_table_that_is_seen(house: RealHouse)
 def test_an_answer_lost_after_the_command_was_applied(house: RealHouse, tmp_path: Path) -> None:
     a, b = house.instance("a"), house.instance("b")
     house.shift(a.share())
-    swallow, done = threading.Event(), relay(house)
+    swallow, left, done = threading.Event(), threading.Semaphore(0), relay(house)
 
     def answer(line: bytes) -> bytes:
         said = done(line)
         if swallow.is_set() and b"set server" in line:
-            threading.Event().wait(0.8)
+            left.acquire(timeout=20)
             return b""
         return said
 
     with between(tmp_path / "between.sock", answer) as address:
+        house.timeout = 1.0
         traffic = house.build([address])
         swallow.set()
         house.traffic, kept = traffic, house.traffic
@@ -141,6 +142,7 @@ def test_an_answer_lost_after_the_command_was_applied(house: RealHouse, tmp_path
             with pytest.raises(Retryable) as caught:
                 house.shift(b.share())
             assert caught.value.reason is Reason.PROXY_UNREACHABLE
+            left.release()
         swallow.clear()
         house.shift(b.share())
         house.traffic = kept
@@ -153,13 +155,14 @@ def test_an_answer_lost_after_the_command_was_applied(house: RealHouse, tmp_path
 def test_a_proxy_that_hangs_is_unreachable_in_time(house: RealHouse) -> None:
     a = house.instance("a")
     house.shift(a.share())
+    house.within(1.0)
     house.proxies[0].signal(signal.SIGSTOP)
     state = house.traffic.observe("prod")
     with pytest.raises(Retryable) as caught:
         house.shift()
     house.proxies[0].signal(signal.SIGCONT)
     assert state.status is ProxyStatus.UNREACHABLE
-    assert "within 0.5 s" in str(caught.value)
+    assert "within 1 s" in str(caught.value)
     until(lambda: house.traffic.observe("prod").status is ProxyStatus.READY, "it answers again")
     assert house.table() == {a.at: (READY, 100)}
 

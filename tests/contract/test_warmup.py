@@ -162,11 +162,11 @@ def test_a_slow_beginning_is_forgiven_and_the_last_ones_count(warm_ups: WarmUps,
 
 def test_too_slow_until_the_deadline_has_failed_and_stays_so(warm_ups: WarmUps, ended: Ended) -> None:
     with serving(fine) as server:
-        one = cold(server.address, ask(p95=timedelta(0), deadline=timedelta(milliseconds=300)))
+        one = cold(server.address, ask(p95=timedelta(0), deadline=timedelta(seconds=1)))
         warm_ups.begin(one)
         warmth = ended.get(timeout=20)[2]
         assert warmth.status is WarmthStatus.FAILED
-        assert "not warm after 0.3 s" in warmth.said
+        assert "not warm after 1 s" in warmth.said
         assert "at most 0 ms was asked for" in warmth.said
         warm_ups.begin(one)
         assert warm_ups.warmth(one.key) == warmth
@@ -191,7 +191,7 @@ def test_failures_do_not_count_and_begin_the_count_anew(warm_ups: WarmUps, ended
 
 def test_what_always_fails_says_how(warm_ups: WarmUps, ended: Ended) -> None:
     with serving(lambda _: (503, {}, b"")) as server:
-        warm_ups.begin(cold(server.address, ask("/warm", deadline=timedelta(milliseconds=200))))
+        warm_ups.begin(cold(server.address, ask("/warm", deadline=timedelta(seconds=1))))
         said = ended.get(timeout=20)[2].said
         assert f"GET /warm on port {server.address[1]} answered 503" in said
     warm_ups.begin(cold(server.address, ask(deadline=timedelta(milliseconds=200)), "late"))
@@ -221,7 +221,7 @@ def test_it_is_compared_with_the_stable_version(warm_ups: WarmUps, ended: Ended)
         return fine(number)
 
     with serving(slowly) as slow, serving(fine) as fast:
-        against_fast = ask(count=3, relative=2.0, deadline=timedelta(seconds=1.5))
+        against_fast = ask(count=3, relative=2.0, deadline=timedelta(seconds=3))
         warm_ups.begin(cold(slow.address, against_fast, "slow", beside=fast.address))
         failed = ended.get(timeout=20)[2]
         assert failed.status is WarmthStatus.FAILED
@@ -235,7 +235,7 @@ def test_it_is_compared_with_the_stable_version(warm_ups: WarmUps, ended: Ended)
 def test_a_stable_version_that_does_not_answer_is_not_compared_with(warm_ups: WarmUps, ended: Ended) -> None:
     done = threading.Event()
     with serving(fine) as server, raw_server(lambda _: [done.wait(20), None][1]) as silent:
-        wanted = ask(relative=1.0, deadline=timedelta(seconds=1))
+        wanted = ask(relative=1.0, deadline=timedelta(seconds=3))
         warm_ups.begin(cold(server.address, wanted, beside=silent))
         assert ended.get(timeout=20)[2].status is WarmthStatus.WARM
         done.set()

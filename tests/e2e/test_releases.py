@@ -19,21 +19,20 @@ import pytest
 from bench import load
 from tests.e2e.running import PATIENCE, Daemon, House
 from tests.support.proxy_house import free_port
-from tools import proxy_image
 
 HOST = "web.example"
-GRACE = {"WS_GRACE_MS": "300"}
+GRACE = {"WS_GRACE_MS": "1000"}
 DRAIN = {"deadline": "500ms", "tail": "1s", "grace": "2s"}
 
 
 class Fronted:
     """A house with a proxy, and its service with traffic."""
 
-    def __init__(self, house: House, raw: docker.APIClient) -> None:
+    def __init__(self, house: House, raw: docker.APIClient, image: str) -> None:
         self.house = house
         self.raw = raw
         self.http = ("127.0.0.1", free_port())
-        proxy = f'proxy: {{image: "{proxy_image.build(house.engine)}", http: "{self.http[0]}:{self.http[1]}"}}'
+        proxy = f'proxy: {{image: "{image}", http: "{self.http[0]}:{self.http[1]}"}}'
         text = house.settings.read_text().replace("runtime: local}", f"runtime: local, {proxy}}}")
         house.settings.write_text(text)
 
@@ -112,8 +111,8 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 @pytest.fixture
-def fronted(house: House, raw: docker.APIClient) -> Fronted:
-    return Fronted(house, raw)
+def fronted(house: House, raw: docker.APIClient, haproxy: str) -> Fronted:
+    return Fronted(house, raw, haproxy)
 
 
 @contextmanager
@@ -129,7 +128,8 @@ def test_a_rolling_release(fronted: Fronted, hello: dict[str, str]) -> None:
     with running(fronted, hello["1.0"]) as daemon, fronted.asked() as clients:
         daemon.synced(fronted.release(hello["2.0"]))
         fronted.alone(hello["2.0"])
-    assert clients.stop().kinds["websocket"].reconnects == 2, "each websocket was told to leave, once"
+    # Each was told to leave; where it came to the other old instance, the second one not being up yet, once more.
+    assert 2 <= clients.stop().kinds["websocket"].reconnects <= 4
     assert not fronted.records("Failed")
 
 

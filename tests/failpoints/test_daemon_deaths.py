@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import docker
@@ -15,6 +15,7 @@ from reconciler.core import names
 from reconciler.failpoints import FAILPOINTS
 from tests.support.fleet_house import FleetHouse
 from tests.support.runtime_house import demolish
+from tools import images as sample
 
 
 def manifest(image: str, *, stubborn: bool) -> str:
@@ -54,18 +55,33 @@ def release(house: FleetHouse, image: str, failpoint: str) -> bool:
     return True
 
 
+@pytest.fixture
+def images(
+    house: FleetHouse, failpoint: str, hello: dict[str, str], registry: str, raw: docker.APIClient
+) -> Iterator[list[str]]:
+    """Two versions, pinned. For a pull they are of this test alone, and only the registry has them.
+
+    The shared ones are no good for that: other tests pull them and run them at the same time.
+    """
+    if "pull" not in failpoint:
+        yield [hello["1.0"], hello["2.0"]]
+        return
+    name = f"hello-{house.environment}"
+    label = f'LABEL of="{house.environment}"\n'
+    found = [sample.publish(house.host, registry, version, name, label) for version in ("1.0", "2.0")]
+    _forget(raw, found)
+    yield found
+    demolish(raw, house.environment)
+    _forget(raw, found)
+
+
 @pytest.mark.parametrize(("house", "failpoint"), [(name, name) for name in FAILPOINTS], indirect=["house"])
-def test_death_there_loses_nothing(
-    house: FleetHouse, failpoint: str, hello: dict[str, str], raw: docker.APIClient
-) -> None:
-    if "pull" in failpoint:
-        for image in filter(lambda image: _there(raw, image), hello.values()):
-            raw.remove_image(_pinned(image), force=True)
-    died = [release(house, hello["1.0"], failpoint), release(house, hello["2.0"], failpoint)]
+def test_death_there_loses_nothing(house: FleetHouse, failpoint: str, images: list[str], raw: docker.APIClient) -> None:
+    died = [release(house, image, failpoint) for image in images]
     assert any(died), "this failpoint is never hit: it guards nothing"
     running = [box for box in house.containers(raw) if box["State"] == "running"]
     assert len(house.containers(raw)) == len(running) == 1
-    assert str(running[0]["Labels"][names.LABEL_IMAGE]) == _pinned(hello["2.0"])  # type: ignore[index]
+    assert str(running[0]["Labels"][names.LABEL_IMAGE]) == _pinned(images[-1])  # type: ignore[index]
     volumes = raw.volumes(filters={"label": f"{names.LABEL_ENVIRONMENT}={house.environment}"})["Volumes"] or []
     assert len(volumes) == 1, "leftovers of an instance"
     with closing(SqlJournal.open(house.journal, SystemClock(), "test", act=False)) as journal:
@@ -78,5 +94,9 @@ def _pinned(reference: str) -> str:
     return f"{named.rpartition(':')[0]}@{digest}"
 
 
-def _there(client: docker.APIClient, reference: str) -> bool:
-    return any(_pinned(reference) in (image["RepoDigests"] or ()) for image in client.images())
+def _forget(client: docker.APIClient, references: list[str]) -> None:
+    """Remove images from the engine, by their tags and by their digests."""
+    for reference in references:
+        for name in (reference.partition("@")[0], _pinned(reference)):
+            with suppress(docker.errors.ImageNotFound):
+                client.remove_image(name, force=True)

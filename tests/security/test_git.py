@@ -209,7 +209,7 @@ def test_the_token_shows_nowhere(upstream: Upstream, tmp_path: Path, caplog: pyt
     with http_git(upstream.path.parent) as server:
         server.token, server.drip = CANARY, True
         url = server.url + "/fleet.git"
-        settings = RepositorySettings("fleet", url, token_file=token, timeout=timedelta(seconds=1))
+        settings = RepositorySettings("fleet", url, token_file=token, timeout=timedelta(seconds=3))
         source = GitSource({"fleet": settings}, tmp_path / "mirrors", SystemClock())
         with ThreadPoolExecutor(1) as thread:
             fetch = thread.submit(fetched, source)

@@ -247,7 +247,7 @@ def house(engine: str, hello: Mapping[str, str], raw: docker.APIClient) -> Itera
 def test_no_effect_reaches_another_environments_or_anybodys_container(house: House, raw: docker.APIClient) -> None:
     """A container with our owner label, in another environment, squats a name of this one; beside it a stranger's."""
     effect = house.creation(house.spec())
-    theirs = {**instance_labels(house.runtime._owned.owner, effect), names.LABEL_ENVIRONMENT: "elsewhere"}  # type: ignore[attr-defined]
+    theirs = {**instance_labels(house.runtime._owned.owner, effect), names.LABEL_ENVIRONMENT: f"{house.environment}-2"}  # type: ignore[attr-defined]
     for labels in (theirs, {}, {names.LABEL_OWNER: "house"}):
         made = raw.create_container(house.image.pinned, name=effect.name, labels=labels)["Id"]
         raw.start(made)

@@ -19,7 +19,7 @@ import pytest
 
 from reconciler.core.model import ImageRef
 from tools import engine as tool
-from tools import images
+from tools import images, proxy_image
 
 VERSIONS = ("1.0", "2.0", "3.0")
 
@@ -84,6 +84,13 @@ def hello(_running: tool.Engine) -> dict[str, str]:
             known.write_text(json.dumps({v: images.publish(_running.host, _running.registry, v) for v in VERSIONS}))
         found: dict[str, str] = json.loads(known.read_text())
     return found
+
+
+@pytest.fixture(scope="session")
+def haproxy(_running: tool.Engine) -> str:
+    """The image of the managed proxy. Two workers that built it side by side would take its name from each other."""
+    with _locked(Path(_running.host.removeprefix("unix://")).parent / "hello.lock"):
+        return proxy_image.build(_running.host)
 
 
 def image_ref(reference: str) -> ImageRef:

@@ -43,6 +43,7 @@ defaults
   timeout client 60s
   timeout server 60s
   timeout tunnel 60s
+  timeout check 10s
   retries 0
   load-server-state-from-file global
 frontend web
@@ -220,7 +221,7 @@ class RealHouse:
     directory: Path
     number: int = 1
     slots: int = 4
-    timeout: float = 1.0
+    timeout: float = 3.0
     environment: str = "prod"
     instances: list[Instance] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
@@ -236,6 +237,12 @@ class RealHouse:
         settings = ProxySettings(sockets=tuple(sockets), state=self.directory, timeout=timedelta(seconds=self.timeout))
         front = OwnFront(self.environment, settings)
         return HaproxyTraffic({self.environment: front}, {self.environment: settings}, SystemClock())
+
+    def within(self, seconds: float) -> None:
+        """From now on the proxies have so long for an answer, and to find an instance up."""
+        self.timeout = seconds
+        self.traffic.close()
+        self.traffic = self.build([proxy.address for proxy in self.proxies])
 
     def hint(self, environment: str, detail: str) -> None:
         assert environment == self.environment

@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import posixpath
+import re
 import tarfile
 import threading
 import time
@@ -315,7 +316,7 @@ def demolish(client: docker.APIClient, environment: str) -> None:
     for container in [
         *client.containers(all=True, filters=wanted),
         *client.containers(all=True, filters={"network": network}),
-        *client.containers(all=True, filters={"name": f"{names.PREFIX}.{environment}."}),
+        *client.containers(all=True, filters={"name": "^" + re.escape(f"{names.PREFIX}.{environment}.")}),
     ]:
         try:
             client.remove_container(container["Id"], force=True, v=True)
@@ -323,7 +324,7 @@ def demolish(client: docker.APIClient, environment: str) -> None:
             continue
     for volume in client.volumes(filters=wanted)["Volumes"] or ():
         client.remove_volume(volume["Name"])
-    for found in client.networks(names=[network]):
+    for found in client.networks(names=[f"^{re.escape(network)}$"]):  # else those whose names begin like it, too
         client.remove_network(found["Id"])
 
 

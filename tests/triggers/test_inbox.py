@@ -88,6 +88,15 @@ def test_causes_stay_few_and_the_newest_wish_for_git_survives(causes):
     assert max((c.at for c in merged if c.git), default=None) == max(wishes, default=None)
 
 
+def test_a_persons_word_is_not_lost_among_events(inbox):
+    inbox.request("a", cause("operator", detail="Resumed by ada"))
+    for second in range(3 * CAUSES_KEPT):
+        inbox.request("a", cause("engine", second + 1, detail=f"event {second}"))
+    _, causes = inbox.take(0)
+    assert [one.kind for one in causes] == ["operator", *["engine"] * (CAUSES_KEPT - 1)]
+    assert causes[-1].detail == f"event {3 * CAUSES_KEPT - 1}"
+
+
 def test_an_older_cause_does_not_set_a_newer_one_back(inbox):
     inbox.request("a", cause(second=9, git=True))
     inbox.request("a", cause(second=3, git=True))
