@@ -35,6 +35,8 @@ ENTRIES_KEPT = 40_000
 """Parsed files and services: two for each service, for some revisions of the largest fleet."""
 STATES_KEPT = 64
 PROBLEMS_SHOWN = 20
+_UNKNOWN = ServiceMemory()
+"""Of a service that the journal does not know. One for all: thousands of them at each look would be costly to make."""
 
 _log = structlog.get_logger(__name__)
 
@@ -176,11 +178,11 @@ class Desire:
         paused = _paused(state, memory)
         found = {}
         for name, spec in state.services.items():
-            known = memory.services.get(name, ServiceMemory())
+            known = memory.services.get(name, _UNKNOWN)
             wish = self._wish_or_held(environment, state.revision.sha, spec, known, paused)
             found[name] = guarded(wish, known, state.prune, state.revision.trailers)
         for name, problems in state.problems.items():
-            known = memory.services.get(name, ServiceMemory())
+            known = memory.services.get(name, _UNKNOWN)
             shown = "; ".join(str(problem) for problem in problems[:PROBLEMS_SHOWN])
             stable = self._stable(environment, name, known.stable)
             held = Wish(name, fallback=stable, suspended=paused, held=problems[0].reason, message=shown)

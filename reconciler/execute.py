@@ -202,7 +202,8 @@ def describe(step: Effect) -> Mapping[str, Any]:
         return found | {"name": step.name, "shares": dict(described(step.shares)), **reached}
     if isinstance(step, WarmInstance):
         return found | {"name": step.name, "requests": step.warm_up.count, "beside": step.beside}
-    return found | {item.name: getattr(step, item.name) for item in fields(step)}
+    values = {item.name: getattr(step, item.name) for item in fields(step)}
+    return found | {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _plain(value: object) -> object:

@@ -37,7 +37,7 @@ _TRAFFIC_EFFECTS = ("raise", "settle", "save")
 TRAFFIC_FAILPOINTS = tuple(f"traffic.{when}_{effect}" for effect in _TRAFFIC_EFFECTS for when in ("before", "after"))
 """Those of a shift: new addresses are brought up, the table becomes exact, the state of the servers is saved."""
 
-_KUBERNETES_EFFECTS = ("create", "adopt", "apply", "hand_over", "remove")
+_KUBERNETES_EFFECTS = ("create", "adopt", "claim", "apply", "hand_over", "remove")
 KUBERNETES_FAILPOINTS = tuple(
     f"kubernetes.{when}_{effect}" for effect in _KUBERNETES_EFFECTS for when in ("before", "after")
 )

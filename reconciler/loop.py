@@ -25,6 +25,7 @@ from reconciler.core.errors import Fenced, Reason, ReconcilerError, Retryable, S
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
 from reconciler.core.plan import plan
 from reconciler.core.record import Entry, What
+from reconciler.core.rest import Rests
 from reconciler.core.status import EnvironmentStatus, Plan, ServiceHealth, ServicePlan
 from reconciler.core.steps import Step
 from reconciler.desire import Desire
@@ -93,6 +94,7 @@ class Reconciler:
         self._able_since: dict[str, dict[str, datetime]] = {}
         self._away: set[str] = set()
         self._took: dict[str, float] = {}
+        self._rests = {name: Rests() for name in house.settings.environments}
         self._trouble: dict[str, Trouble] = {}
         self._log = structlog.get_logger("reconciler.loop")
 
@@ -176,7 +178,8 @@ class Reconciler:
         away = settings.name in self._away
         up_since = self._house.clock.now() if away else self._up_since[settings.name]
         since = (up_since, self._able_since.get(settings.name, {}))
-        found = plan(self._survey.question(settings, runtime, wanted, memory, since=since, only_looking=only_looking))
+        question = self._survey.question(settings, runtime, wanted, memory, since=since, only_looking=only_looking)
+        found = plan(question, None if only_looking else self._rests[settings.name])
         self._took[settings.name] = self._house.clock.monotonic() - began
         return found
 

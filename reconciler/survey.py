@@ -62,7 +62,8 @@ class Survey:
         """
         wishes = dict(self._desire.wishes(settings, wanted, memory))
         proxy = self._traffic.observe(settings.name) if settings.proxy and self._traffic is not None else None
-        routes = None if wanted.state is None or _paused(wishes) else _routes(wishes, memory, proxy, settings.name)
+        behind = settings.proxy is not None and wanted.state is not None and not _paused(wishes)
+        routes = _routes(wishes, memory, proxy, settings.name) if behind else None
         live = self._live(settings, runtime, wishes, proxy, memory)
         now = self._clock.now()
         held = self._desire.held(wanted, memory, wishes, now)

@@ -110,7 +110,7 @@ def build_house(
 def _sites(settings: Settings, runtime: str) -> dict[str, Site]:
     """Where the environments of a cluster are in it."""
     return {
-        name: Site(each.namespace, each.gateway)
+        name: Site(each.namespace, each.gateway, each.allow.cluster_scoped)
         for name, each in settings.environments.items()
         if each.runtime == runtime
     }

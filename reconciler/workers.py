@@ -25,8 +25,9 @@ from reconciler.ports import Cause, Clock
 from reconciler.telemetry import Metrics
 from reconciler.triggers.inbox import Inbox
 
-IDLE_WAIT = 1.0
-"""Seconds a worker waits for work before it says that it is alive."""
+IDLE_WAIT = 5.0
+"""Seconds a worker waits for work before it says that it is alive: well within what whoever watches over the program
+asks for (60 s in our unit), and seldom enough that a daemon at rest hardly runs."""
 STUCK_AFTER = 900.0
 """Seconds. A cycle that takes longer than any sum of deadlines inside it: the worker counts as stuck."""
 NEWS = frozenset({"webhook", "file", "operator", "reload", "peer"})

@@ -39,6 +39,7 @@ from reconciler.core.steps import (
     EnsureGroup,
     EnsureNetwork,
     KillInstance,
+    PruneGroup,
     PullImage,
     RemoveGroup,
     RemoveInstance,
@@ -210,7 +211,7 @@ class DockerRuntime:
             case WarmInstance():
                 if not self._single_probe:
                     self._warming.begin(effect)
-            case EnsureGroup() | RemoveGroup() | RouteGroups() | RemoveRoute():
+            case EnsureGroup() | PruneGroup() | RemoveGroup() | RouteGroups() | RemoveRoute():
                 raise TypeError(f"an engine without controllers knows no groups: {effect}")
             case _:
                 self._apply_to_instance(effect)

@@ -11,36 +11,66 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.core.added_fields import tree
 from reconciler.core.kubernetes_json import Json, items, table, text
 from reconciler.core.kubernetes_labels import MANAGER
-from reconciler.core.managed_fields import field_set
+from reconciler.core.managed_fields import as_applied, field_set, is_of
 
 
 def entry_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The entry of our creation in its managedFields; None when there is none (any more)."""
-    for entry in items(found, "metadata", "managedFields"):
-        mine = (text(entry, "manager"), text(entry, "operation"), text(entry, "subresource"))
-        if mine == (MANAGER, "Update", ""):
-            return entry
-    return None
+    """The entry of our creation in its managedFields; None when there is none (any more).
+
+    Beside one of our applies it is somebody else's, under our name.
+    """
+    entries = items(found, "metadata", "managedFields")
+    if any(is_of(entry, MANAGER) for entry in entries):
+        return None
+    return next((entry for entry in entries if _is_creation(entry)), None)
+
+
+def _is_creation(entry: Mapping[str, Any]) -> bool:
+    return (text(entry, "manager"), text(entry, "operation"), text(entry, "subresource")) == (MANAGER, "Update", "")
+
+
+def as_adopted(made: Json) -> Json | None:
+    """An object whose creation was not finished as it would be by now if it had been; None where it does not say what
+    was applied, as empty ConfigMaps do not."""
+    applied = as_applied(made)
+    if not applied:
+        return None
+    entries = [*_others(made), {**_entry(made), "fieldsV1": tree(applied)}]
+    return {**made, "metadata": {**made["metadata"], "managedFields": entries}}
 
 
 def adoption(made: Json, wanted: Json) -> list[Json]:
     """The JSON patch that makes the fields of `wanted`, and no others, applied ones of the object `made`."""
-    return _owned(made, {**_entry(made), "fieldsV1": field_set(wanted)})
+    return _owned(made, [{**_entry(made), "fieldsV1": field_set(wanted)}])
 
 
 def conversion(live: Json) -> list[Json]:
-    """The JSON patch that makes the fields of our creation applied ones; an apply afterwards makes them exact."""
-    return _owned(live, _entry(live))
+    """The JSON patch that makes the fields of our creation applied ones; an apply afterwards makes them exact.
+
+    Some time has passed since: what others set meanwhile stays theirs, so that it is told.
+    """
+    return _owned(live, [*_others(live), _entry(live)])
+
+
+def _others(made: Json) -> list[Mapping[str, Any]]:
+    return [entry for entry in items(made, "metadata", "managedFields") if not _is_creation(entry)]
 
 
 def _entry(made: Json) -> Json:
-    return {"apiVersion": made["apiVersion"], "fieldsType": "FieldsV1", "manager": MANAGER, **(entry_of(made) or {})}
+    mine = {
+        "apiVersion": text(made, "apiVersion"),
+        "fieldsType": "FieldsV1",
+        "manager": MANAGER,
+        **(entry_of(made) or {}),
+    }
+    return {**mine, "operation": "Apply"}
 
 
-def _owned(made: Json, entry: Json) -> list[Json]:
+def _owned(made: Json, entries: list[Mapping[str, Any]]) -> list[Json]:
     return [
         {"op": "test", "path": "/metadata/uid", "value": table(made, "metadata")["uid"]},
-        {"op": "replace", "path": "/metadata/managedFields", "value": [{**entry, "operation": "Apply"}]},
+        {"op": "replace", "path": "/metadata/managedFields", "value": entries},
     ]

@@ -2,8 +2,9 @@
 
 A name that is free for all we know is taken by a POST, which fails where something exists. What exists is looked at;
 only what carries our labels is applied to, with its uid as a precondition, so that one that took its place meanwhile is
-safe. Deletions carry the uid too. Secrets are only ever created, so that no right to read them is needed: each belongs
-to an empty ConfigMap of the same name, and the cluster's garbage collector takes it away with that.
+safe. What others added to it becomes ours first: an apply takes away nothing else. Deletions carry the uid too. Secrets
+are only ever created, so that no right to read them is needed: each belongs to an empty ConfigMap of the same name, and
+the cluster's garbage collector takes it away with that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from reconciler.adapters.kubernetes_adopt import adoption, conversion, entry_of
 from reconciler.adapters.kubernetes_cache import MADE, Cache, small
 from reconciler.adapters.kubernetes_client import JSON_PATCH, Api, ApiError
 from reconciler.core import names
+from reconciler.core.added_fields import claim
 from reconciler.core.errors import Reason, Retryable, Stalled
 from reconciler.core.kubernetes_json import Json
 from reconciler.core.kubernetes_labels import API, COUNT_MANAGER, MANAGER, Place, Ref, annotation, is_owned, label, ref
@@ -28,6 +30,8 @@ from reconciler.failpoints import hit
 
 ANCHOR = "secret"
 """The role of the ConfigMap that a Secret belongs to."""
+CLAIMS = 8
+"""How often what others set is looked at anew, when the object changes in between."""
 COLLECTED_WITHIN = 60.0
 """Seconds by which the garbage collector has taken a Secret whose ConfigMap went."""
 _NEVER_AGAIN = ("ConfigMap", "Secret")
@@ -90,12 +94,7 @@ class Objects:
                 continue
             if self._applied(known, wanted):
                 return
-        raise Retryable(
-            Reason.ENGINE_REFUSED,
-            "somebody else changes it at the same time",
-            where=self._where(ref(wanted)),
-            remedy="Look for what else makes and deletes it",
-        )
+        raise self._contended(ref(wanted), "Look for what else makes and deletes it")
 
     def remove(self, found: Ref) -> None:
         """Delete an object of ours, its instances with their grace. Nothing is done where there is none."""
@@ -192,6 +191,9 @@ class Objects:
             if MADE in known and not self._converted(found, uid):
                 self._cache.doubted(found.kind, found.name, uid)
                 return False
+            if known.get("touched") and not self._claimed(wanted, uid):
+                self._cache.doubted(found.kind, found.name, uid)
+                return False
             if found.kind == "Deployment" and "replicas" not in wanted["spec"] and counts(known):
                 self._hand_over(found, known)
             body = {**wanted, "metadata": {**wanted["metadata"], "uid": uid}}
@@ -212,6 +214,28 @@ class Objects:
         if live["metadata"]["uid"] == uid and entry_of(live) is not None:
             self._patched(found, conversion(live))
         return bool(live["metadata"]["uid"] == uid)
+
+    def _claimed(self, wanted: Json, uid: str) -> bool:
+        """Make what others set in an object ours, for an apply to take away; False when another object is there."""
+        refusal: ApiError | None = None
+        for _ in range(CLAIMS):
+            live = self._api.call("GET", self._path(ref(wanted)))
+            if live["metadata"]["uid"] != uid:
+                return False
+            patch = claim(live, wanted["apiVersion"])
+            if not patch:
+                return True
+            hit("kubernetes.before_claim")
+            try:
+                self._patched(ref(wanted), patch)
+            except ApiError as error:
+                if error.status not in (409, 422):
+                    raise
+                refusal = error  # by now it is another state than the one that was read
+                continue
+            hit("kubernetes.after_claim")
+            return True
+        raise self._contended(ref(wanted), "Look for what else writes to it") from refusal
 
     def _hand_over(self, found: Ref, known: Json) -> None:
         """Let go of the number of instances before an autoscaler gets it: an apply without it would reset it to 1."""
@@ -260,8 +284,14 @@ class Objects:
             self._tell(f"{kind} {known['metadata']['name']} applied")
         with self._lock:
             self._admitted.pop(str(known["metadata"]["uid"]), None)
-            if known.get("differences"):
-                self._admitted[str(known["metadata"]["uid"])] = frozenset(known["differences"])
+            # What is in somebody's entry was added by them just before, not by admission.
+            told = frozenset(known["differences"]) - frozenset(known["added"])
+            if told:
+                self._admitted[str(known["metadata"]["uid"])] = told
+
+    def _contended(self, found: Ref, remedy: str) -> Retryable:
+        said = "somebody else changes it at the same time"
+        return Retryable(Reason.ENGINE_REFUSED, said, where=self._where(found), remedy=remedy)
 
     def _path(self, found: Ref) -> str:
         return path(found.kind, self._place.namespace, found.name)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.adapters.kubernetes_adopt import entry_of
+from reconciler.adapters.kubernetes_adopt import as_adopted, entry_of
+from reconciler.core.bundle_inventory import is_inventory
 from reconciler.core.errors import Reason, ReconcilerError, Retryable
 from reconciler.core.kubernetes_json import Json
 from reconciler.core.kubernetes_labels import APPLIED
@@ -22,6 +23,7 @@ from reconciler.core.kubernetes_slim import slim
 
 SHORT = 64
 OWNERS = "owners"
+_TOLD = ("differences", "added", "touched", "references", "counts")
 MADE = "made"
 """In a small form: the object was created by us and is not yet one that we apply."""
 
@@ -32,10 +34,14 @@ def small(found: Json, before: Json | None = None) -> Json:
     owners = _owners(found)
     same = before is not None and before.get(MADE) is None and before.get(OWNERS) == owners
     if before is not None and same and _declared(found) == _declared(before):
-        found = {**found, **{key: before[key] for key in ("differences", "references", "counts")}}
+        found = {**found, **{key: before[key] for key in _TOLD}}
     kept = slim(found) | {OWNERS: owners}
+    if is_inventory(found):
+        kept["data"] = found.get("data")
     if entry_of(found) is not None:
-        kept |= {MADE: True, "differences": ()}
+        adopted = as_adopted(found)
+        told = slim(adopted) if adopted is not None else {"differences": (), "added": ()}
+        kept |= {MADE: True, "differences": told["differences"], "added": told["added"]}
     shared: Json = _shared(kept)
     return shared
 
@@ -50,9 +56,10 @@ def _declared(found: Json) -> object:
 
 
 def _owners(found: Json) -> list[str]:
-    """Who owns fields of an object, its status left out."""
+    """Who owns fields of an object and since when, its status left out."""
     entries = found["metadata"].get("managedFields") or ()
-    return [f"{each.get('manager')} {each.get('operation')}" for each in entries if each.get("subresource") != "status"]
+    keys = ("manager", "operation", "time")
+    return [" ".join(str(each.get(key)) for key in keys) for each in entries if each.get("subresource") != "status"]
 
 
 def _shared(value: Any) -> Any:  # noqa: ANN401 - JSON
@@ -96,6 +103,13 @@ class Cache:
         with self._changed:
             shelf = self._shelves.get(kind)
             return shelf.objects.get(name) if shelf else None
+
+    def until(self, kind: str, name: str, settled: Callable[[Json], bool], seconds: float) -> Json | None:
+        """One object as soon as it is `settled`, or as it is when the `seconds` are over; None when there is none."""
+        with self._changed:
+            shelf = self._shelves[kind]
+            self._changed.wait_for(lambda: name in shelf.objects and settled(shelf.objects[name]), seconds)
+            return shelf.objects.get(name)
 
     def check(self, seconds: float) -> None:
         """Return when all kinds are known, and none has been out of touch with the API for longer than `seconds`.
@@ -149,6 +163,7 @@ class Cache:
             if uid in shelf.gone or (known is not None and _number(known) > _number(found)):
                 return False
             shelf.objects[name] = found
+            self._changed.notify_all()
             return known is None or _plain(known) != _plain(found)
 
     def removed(self, kind: str, name: str, uid: str) -> None:

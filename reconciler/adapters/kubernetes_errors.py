@@ -9,6 +9,8 @@ from typing import Any
 
 from reconciler.core.errors import Reason, ReconcilerError, Rejected, Retryable, Stalled
 
+HEAD, TAIL = 300, 190
+"""What is kept of a long message: between what is wrong and why it may show a whole object."""
 UNANSWERED = 0
 """The status of a call that got no answer."""
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -68,17 +70,24 @@ class ApiError(Exception):
     ) -> None:
         self.status = status
         self.reason = reason
-        self.message = " ".join(message.split())[:500]
+        self.message = _shortened(" ".join(message.split()))
         self.retry_after = retry_after
         self.details: Mapping[str, Any] = details or {}
         self.asked = asked or Target("call", "the API")
         super().__init__(f"{self.asked}: {self.status} {self.reason}: {self.message}")
 
+    def causes(self) -> list[Mapping[str, Any]]:
+        """The causes that the Status names."""
+        found = self.details.get("causes")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
     def caused_by(self, reason: str) -> bool:
         """Whether the Status names this cause."""
-        causes = self.details.get("causes")
-        found = causes if isinstance(causes, list) else []
-        return any(isinstance(one, dict) and one.get("reason") == reason for one in found)
+        return any(one.get("reason") == reason for one in self.causes())
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= HEAD + TAIL else f"{message[:HEAD]} … {message[-TAIL:]}"
 
 
 def translated(error: Exception, where: str) -> ReconcilerError:

@@ -14,10 +14,11 @@ from dataclasses import replace
 
 from reconciler.adapters.kubernetes_apply import is_anchor
 from reconciler.adapters.kubernetes_client import Api, ApiError, translated
-from reconciler.adapters.kubernetes_site import Site, Standing
-from reconciler.core.errors import Reason, Stalled
+from reconciler.adapters.kubernetes_site import ROUTES, Site, Standing
+from reconciler.core.bundle_inventory import is_inventory
+from reconciler.core.errors import Reason, Retryable, Stalled
 from reconciler.core.kubernetes_json import Json, items, number
-from reconciler.core.kubernetes_labels import orphan_ref
+from reconciler.core.kubernetes_labels import Ref, orphan_ref, ref
 from reconciler.core.kubernetes_objects import (
     Gateway,
     filled,
@@ -29,11 +30,13 @@ from reconciler.core.kubernetes_objects import (
     unwanted_of_route,
 )
 from reconciler.core.kubernetes_pods import CONTAINER
-from reconciler.core.kubernetes_read import Seen, live_state, pod_of
+from reconciler.core.kubernetes_read import Seen, Told, live_state, pod_of
+from reconciler.core.kubernetes_read_routes import refusal
 from reconciler.core.live import LiveState
 from reconciler.core.model import Health
 from reconciler.core.steps import (
     EnsureGroup,
+    PruneGroup,
     RemoveGroup,
     RemoveRoute,
     RouteGroups,
@@ -45,6 +48,8 @@ from reconciler.settings import KubernetesSettings
 
 Snapshot = Mapping[str, Mapping[str, Json]]
 CLOSED_WITHIN = 2.0
+TAKEN_WITHIN = 5.0
+"""Seconds that a Gateway has to take a route. One that takes longer is waited for, and told of."""
 LOG_LINE = 2000
 MOST_LOG = 1024 * 1024
 
@@ -62,6 +67,8 @@ class KubernetesRuntime:
         self._clock = clock
         self._notify: Callable[[str, str], None] | None = None
         self._standing = {name: Standing(self.api, owner, name, site, self._tell) for name, site in sites.items()}
+        self._told = {name: Told() for name in sites}
+        self._shown: dict[str, dict[int, tuple[Json, Json]]] = {name: {} for name in sites}
 
     def observe(
         self,
@@ -79,9 +86,10 @@ class KubernetesRuntime:
         standing.start()
         standing.cache.check(self._timeout)
         seen = self._seen(standing, standing.cache.snapshot())
-        found = live_state(seen, self._owner, environment, self._clock.now(), checks, images)
+        found = live_state(seen, self._owner, environment, self._clock.now(), checks, images, self._told[environment])
         return replace(
             found,
+            groups=(*found.groups, *standing.bundles.groups()),
             foreign=(*found.foreign, *standing.foreign()),
             orphans=tuple(f"{environment}/{name}" for name in found.orphans),
             network_ready=True,
@@ -93,8 +101,12 @@ class KubernetesRuntime:
             case EnsureGroup():
                 with self._at(effect.environment) as standing:
                     self._ensure_group(standing, effect)
+            case PruneGroup():
+                with self._at(effect.environment) as standing:
+                    standing.bundles.prune(effect.name)
             case RemoveGroup():
                 with self._at(effect.environment) as standing:
+                    standing.bundles.remove(effect.name)
                     for found in group_refs(effect.name):
                         standing.objects.remove(found)
             case RouteGroups():
@@ -125,12 +137,8 @@ class KubernetesRuntime:
 
     def _ensure_group(self, standing: Standing, effect: EnsureGroup) -> None:
         if effect.spec.bundle is not None:
-            raise Stalled(
-                Reason.ENGINE_REFUSED,
-                "this release reads and checks plain manifests, and cannot apply them yet",
-                where=f"{effect.environment}/{effect.name}",
-                remedy="Leave them to what applies them now, or take the file out of the environment",
-            )
+            standing.bundles.ensure(effect)
+            return
         wanted = sorted({use.secret for use in effect.spec.secrets})
         versions = self._secrets.versions(effect.environment, wanted) if wanted else {}
         for secret in wanted:
@@ -152,7 +160,18 @@ class KubernetesRuntime:
         objects = route_objects(effect, standing.place, where)
         for each in objects:
             standing.objects.ensure(each)
+        if Ref(ROUTES, effect.name) in map(ref, objects):
+            # Only then does what was led to before get nothing any more.
+            self._taken(standing, effect.name)
         self._unroute(standing, effect.name, objects)
+
+    def _taken(self, standing: Standing, service: str) -> None:
+        """Wait until the Gateway has taken the route of a service. Raises Retryable(PROXY_UNREACHABLE)."""
+        found = standing.cache.until(ROUTES, service, lambda way: not refusal(way), TAKEN_WITHIN)
+        said = refusal(found) if found is not None else "the HTTPRoute is gone again"
+        if said:
+            where, remedy = f"{self.api.where}, namespace {standing.site.namespace}", "Look at the Gateway's status"
+            raise Retryable(Reason.PROXY_UNREACHABLE, said, where=where, remedy=remedy)
 
     @staticmethod
     def _unroute(standing: Standing, service: str, objects: Sequence[Json]) -> None:
@@ -205,25 +224,43 @@ class KubernetesRuntime:
         if notify is not None:
             notify(environment, detail)
 
-    @staticmethod
-    def _seen(standing: Standing, snapshot: Snapshot) -> Seen:
-        """The cache for the reader: what admission changed is no drift, a ConfigMap for a Secret stands for it."""
+    def _seen(self, standing: Standing, snapshot: Snapshot) -> Seen:
+        """The cache for the reader: what admission changed is no drift, a ConfigMap for a Secret stands for it.
+
+        What is shown otherwise than the cache has it is the same object at each look, until that changes.
+        """
+        before, shown = self._shown[standing.environment], dict[int, tuple[Json, Json]]()
+
+        def as_shown(one: Json) -> Json:
+            found = _as_told(one, standing)
+            if found is one:
+                return one
+            known = before.get(id(one))
+            if known is None or known[0] is not one or known[1] != found:
+                known = one, found
+            shown[id(one)] = known
+            return known[1]
 
         def of(kind: str) -> list[Json]:
-            return [_as_told(one, standing) for one in snapshot.get(kind, {}).values()]
+            return [as_shown(one) for one in snapshot.get(kind, {}).values()]
 
-        maps = of("ConfigMap")
-        return Seen(
+        maps: dict[bool, list[Json]] = {True: [], False: []}
+        for one in of("ConfigMap"):
+            if not is_inventory(one):
+                maps[is_anchor(one)].append(one)
+        found = Seen(
             deployments=of("Deployment"),
             replica_sets=of("ReplicaSet"),
             pods=of("Pod"),
             services=of("Service"),
             routes=of("HTTPRoute"),
-            config_maps=[one for one in maps if not is_anchor(one)],
-            secrets=[{**one, "kind": "Secret"} for one in maps if is_anchor(one)],
+            config_maps=maps[False],
+            secrets=maps[True],
             budgets=of("PodDisruptionBudget"),
             autoscalers=of("HorizontalPodAutoscaler"),
         )
+        self._shown[standing.environment] = shown
+        return found
 
 
 def _as_told(one: Json, standing: Standing) -> Json:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.adapters.kubernetes_apply import Objects, path
+from reconciler.adapters.kubernetes_bundles import Bundles
 from reconciler.adapters.kubernetes_cache import Cache
 from reconciler.adapters.kubernetes_client import Api, ApiError, translated
 from reconciler.adapters.kubernetes_watch import Watch
 from reconciler.core import names
+from reconciler.core.bundle_inventory import MEMBER
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
 from reconciler.core.kubernetes_labels import Place, Ref, is_owned, orphan_name
 from reconciler.core.live import Foreign
@@ -30,10 +32,14 @@ LOOK_AGAIN = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where an environment is: its namespace, and the Gateway that its routes are attached to."""
+    """Where an environment is: its namespace, and the Gateway that its routes are attached to.
+
+    `cluster_scoped`: its bundles may have objects in no namespace.
+    """
 
     namespace: str
     gateway: GatewaySettings | None = None
+    cluster_scoped: bool = False
 
 
 class Standing:
@@ -47,6 +53,9 @@ class Standing:
         self.cache = Cache(kinds)
         self._news: Callable[[str], None] = lambda detail: tell(environment, detail)
         self.objects = Objects(api, self.cache, self.place, environment, self._squatted, self._news)
+        self.bundles = Bundles(
+            api, self.cache, self.objects, self.place, environment, self._news, cluster_scoped=site.cluster_scoped
+        )
         self._api = api
         self._lock = threading.Lock()
         self._foreign: dict[Ref, Foreign] = {}
@@ -72,6 +81,7 @@ class Standing:
     def stop(self) -> None:
         """Ask all threads to end."""
         self._stop.set()
+        self.bundles.stop()
         for watch in self._watches:
             watch.stop()
 
@@ -79,12 +89,14 @@ class Standing:
         """Wait for their end, each for as long as `left` says."""
         for watch in self._watches:
             watch.join(left())
+        self.bundles.join(left)
         looking = self._looking
         if looking is not None:
             looking.join(left())
 
     def _watch(self, kind: str) -> Watch:
-        chosen = f"{names.LABEL_OWNER}={self.place.owner},{names.LABEL_ENVIRONMENT}={self.environment}"
+        mine = f"{names.LABEL_OWNER}={self.place.owner},{names.LABEL_ENVIRONMENT}={self.environment}"
+        chosen = f"{mine},{names.LABEL_ROLE}!={MEMBER}"  # the objects of bundles are followed by their inventories
         return Watch(
             self._api,
             self.cache,

@@ -25,7 +25,10 @@ BOOKMARK = "BOOKMARK"
 
 
 class Watch:
-    """A thread that follows one kind. `tell(detail)` is called when the cache has news; `first` before each list."""
+    """A thread that follows one kind. `tell(detail)` is called when the cache has news; `first` before each list.
+
+    `keep(found, before)` makes of an object what the cache gets; `before` is what that has of it, None in a list.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Watch:
         tell: Callable[[str], None],
         explained: Callable[[ApiError], ReconcilerError | None],
         first: Callable[[], None] = lambda: None,
+        keep: Callable[[Json, Json | None], Json] = small,
     ) -> None:
         self._api = api
         self._cache = cache
@@ -46,6 +50,7 @@ class Watch:
         self._tell = tell
         self._explained = explained
         self._first = first
+        self._keep = keep
         self._relist = api.settings.relist.total_seconds()
         self._stop = threading.Event()
         self._version = ""
@@ -61,6 +66,11 @@ class Watch:
     def stop(self) -> None:
         """Ask it to end; it does when its call ends."""
         self._stop.set()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._thread.is_alive()
 
     def join(self, seconds: float) -> None:
         """Wait for its end."""
@@ -119,7 +129,7 @@ class Watch:
     def _list(self) -> None:
         self._first()
         began = time.monotonic()
-        listed, version = self._api.pages(self._path, self._query, PAGE, small)
+        listed, version = self._api.pages(self._path, self._query, PAGE, lambda found: self._keep(found, None))
         self._listed_at, self._version = began, version
         if self._cache.filled(self._kind, listed, version):
             self._tell(f"{len(listed)} {self._kind} listed")
@@ -131,5 +141,5 @@ class Watch:
 
     def _take(self, event: str, found: Json) -> None:
         before = self._cache.get(self._kind, str(found.get("metadata", {}).get("name")))
-        if self._cache.saw(self._kind, event, small(found, before)):
+        if self._cache.saw(self._kind, event, self._keep(found, before)):
             self._tell(f"{self._kind} {found['metadata']['name']} {event.lower()}")

@@ -198,8 +198,10 @@ def _service_lines(plan: ServicePlan, place: str, now: datetime) -> Iterator[Tex
 
 
 def _instances(plan: ServicePlan) -> str:
-    """How many are healthy of how many; those that are only kept for a return do not count."""
+    """How many are healthy of how many; those that are only kept for a return do not count. "-": none are to be."""
     scale = plan.progress.scale if plan.progress is not None else None
+    if not plan.replicas and not plan.instances and scale is None:
+        return "-"
     limits = f" ({scale.minimum}-{scale.maximum})" if scale is not None else ""
     kept = {each.name for each in plan.progress.kept} if plan.progress is not None else set()
     healthy = sum(_is_healthy(instance) and instance.name not in kept for instance in plan.instances)

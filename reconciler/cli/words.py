@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from reconciler.core.kubernetes_identity import identity_of
 from reconciler.core.record import VersionRef
 from reconciler.core.steps import (
     AttachTraffic,
@@ -17,6 +18,7 @@ from reconciler.core.steps import (
     EnsureProxy,
     FreePlace,
     KillInstance,
+    PruneGroup,
     PullImage,
     RemoveGroup,
     RemoveInstance,
@@ -31,6 +33,9 @@ from reconciler.core.steps import (
     WarmInstance,
 )
 from reconciler.core.traffic import described
+
+NAMED = 5
+"""So many of the objects that an effect removes are named."""
 
 EFFECTS: Mapping[type[Effect], str] = {
     EnsureNetwork: "make the private network of {0.environment}",
@@ -48,6 +53,7 @@ EFFECTS: Mapping[type[Effect], str] = {
     ShiftTraffic: "shift the traffic of {0.name}",
     CutSessions: "cut the last {0.sessions} requests at {0.name}",
     EnsureGroup: "declare {0.name} from {0.spec.image}",
+    PruneGroup: "remove what older versions of {0.name} left",
     RemoveGroup: "remove {0.name}",
     RouteGroups: "lead the requests of {0.name}",
     RemoveRoute: "take away the address of {0.name}",
@@ -61,6 +67,13 @@ def describe(step: Step) -> str:
         return f"record {step.what.value}" + (f": {step.reason}" if step.reason else "")
     words = EFFECTS[type(step)].format(step)
     match step:
+        case EnsureGroup() if step.spec.bundle is not None:
+            objects = count(len(step.spec.bundle.objects), "object")
+            return f"apply {step.name} from {step.spec.bundle.source}: {objects}"
+        case PruneGroup(objects=objects) if objects:
+            shown = [about.shown for text in objects[:NAMED] if (about := identity_of(text)) is not None]
+            more = f" and {len(objects) - NAMED} more" if len(objects) > NAMED else ""
+            return f"{words}: {', '.join(shown)}{more}"
         case TerminateInstance(keep=True):
             return f"{words} and keep it as the way back"
         case RouteGroups():

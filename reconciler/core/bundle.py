@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core import (
+    bundle_health,
     bundle_kustomize,
     bundle_objects,
     bundle_policy,
@@ -28,6 +29,7 @@ from reconciler.core.errors import Reason, Rejected, Stalled
 from reconciler.core.fields import Table, given
 from reconciler.core.files import Files
 from reconciler.core.kubernetes_identity import Identity
+from reconciler.core.kubernetes_json import table
 from reconciler.core.model import Bundle, DriftPolicy, ImageRef, Problem, ServiceSpec
 from reconciler.core.overlay import Manifest, NoFileError, ordered, resolve
 from reconciler.core.policy import Allow
@@ -83,7 +85,13 @@ def build(
 
 def _service(name: str, spec: Mapping[str, Any], source: str, found: list[_Placed], drift: DriftPolicy) -> ServiceSpec:
     inorder = sorted(found, key=lambda each: kubernetes_identity.rank(*each.object.identity[:2]))
-    bundle = Bundle(source, tuple(each.object.data for each in inorder), prune=spec.get("prune", True))
+    ignored = bundle_health.ignored(spec)
+
+    def data(found: Found) -> bytes:
+        unawaited = any(each.covers(found.identity) for each in ignored)
+        return bundle_health.marked(found.data) if unawaited else found.data
+
+    bundle = Bundle(source, tuple(data(each.object) for each in inorder), prune=spec.get("prune", True))
     return ServiceSpec(
         name=name,
         image=ImageRef(f"manifests/{name}", f"sha256:{bundle.digest}"),
@@ -146,6 +154,10 @@ class _Reader:
             seen.add(whole)
             for denial in bundle_policy.denials(each.object, self.allow):
                 yield each.problem(denial, Reason.POLICY_DENIED)
+        for index, ignored in enumerate(bundle_health.ignored(self.spec)):
+            if not any(ignored.covers(each.object.identity) for each in found):
+                message = f"there is no {shown(str(ignored), quote=False)} in {self.source}; correct or remove this"
+                yield self.manifest.problem(("spec", "health", "ignore", index), message)
         size = sum(len(each.object.data) for each in found)
         if not found:
             message = (
@@ -251,15 +263,20 @@ def identities(bundle: Bundle, namespace: str = "") -> tuple[Identity, ...]:
 
 def remarks(bundle: Bundle) -> Iterator[str]:
     """What is allowed but not as it should be, for people."""
-    images = {
-        image for data in bundle.objects for image in bundle_objects.images(json.loads(data)) if "@sha256:" not in image
-    }
+    objects = [json.loads(data) for data in bundle.objects]
+    images = {image for each in objects for image in bundle_objects.images(each) if "@sha256:" not in image}
     if images:
         number = "1 image is" if len(images) == 1 else f"{len(images)} images are"
         yield (
             f"{number} not pinned by digest ({_some(sorted(images))}): what a tag names can change without a commit, "
             "and a return to an older version need not bring the older image back"
         )
+    for each in objects:
+        if each["kind"] == "Job" and "ttlSecondsAfterFinished" in table(each, "spec"):
+            yield (
+                f"{kubernetes_identity.identity(each).shown} has ttlSecondsAfterFinished: what the cluster removes is "
+                "missing to what Git declares, so that it is made anew and runs again"
+            )
 
 
 def _some(words: list[str]) -> str:

@@ -75,8 +75,8 @@ def changed(desired: Mapping[str, str], services: Mapping[str, ServiceMemory]) -
     """
     found = set()
     for name, version in desired.items():
-        known = services.get(name, ServiceMemory())
-        if known.stable is None or known.stable.version == version or version in known.quarantine:
+        known = services.get(name)
+        if known is None or known.stable is None or known.stable.version == version or version in known.quarantine:
             continue
         if held_for_return(known, version):
             continue

@@ -110,6 +110,8 @@ class View:
     def _has_traffic(self, group: Group) -> bool:
         if not (self.spec.ports or self.exact) or self.spec.replicas == 0:
             return True
+        if self.route is not None and self.route.refusal:
+            return False
         weights = self.route.weights if self.route is not None else {}
         return weights is None or weights.get(group.name, 0) >= WHOLE
 

@@ -6,29 +6,28 @@ its labels but does not say what it is, is shown as something in the way, and is
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
-from reconciler.core import names
 from reconciler.core.errors import Reason
-from reconciler.core.kubernetes_json import Json, moment, number, text
-from reconciler.core.kubernetes_labels import COMPANION_KINDS, GROUP, Ref, annotation, is_owned, label, orphan_name
-from reconciler.core.kubernetes_read_groups import group, owner_of, replica_sets_of
-from reconciler.core.kubernetes_read_pods import image_failures, instance, pod_of
+from reconciler.core.kubernetes_facts import Facts, Look, Told
+from reconciler.core.kubernetes_json import Json, moment
+from reconciler.core.kubernetes_labels import COMPANION_KINDS, Ref, orphan_name
+from reconciler.core.kubernetes_read_groups import group
+from reconciler.core.kubernetes_read_pods import image_failures, life, pod_of
 from reconciler.core.kubernetes_read_routes import route
-from reconciler.core.kubernetes_slim import references, slim
-from reconciler.core.live import Foreign, Group, GroupRoute, ImageState, ImageStatus, LiveState
+from reconciler.core.kubernetes_slim import slim
+from reconciler.core.live import Foreign, Group, GroupRoute, ImageState, ImageStatus, Instance, LiveState
 from reconciler.core.model import Health
 
-__all__ = ["Seen", "live_state", "pod_of", "slim"]
+__all__ = ["Seen", "Told", "live_state", "pod_of", "slim"]
 
 FRESH = timedelta(minutes=1)
 """So young a ConfigMap or Secret may be waiting for the Deployment that needs it."""
-
-_VERSION = re.compile(r"[0-9a-f]{64}")
+_PRESENT = ImageState(ImageStatus.PRESENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,108 +65,138 @@ def live_state(
     at: datetime,
     checks: Mapping[str, Health],
     images: Sequence[str],
+    told: Told | None = None,
 ) -> LiveState:
     """One environment as `seen` shows it at the time `at`. `checks` and `images` are those of `ports.Runtime.observe`.
 
-    What is not ours is left out.
+    What is not ours is left out. `told` is what the last look at this environment of this owner made of the objects;
+    of what is still the very same nothing is read again, and the answer is as without it.
     """
-    ours: dict[Ref, Json] = {}
+    look = Look(Told() if told is None else told, owner, environment)
+    ours: dict[Ref, Facts] = {}
     foreign: list[Foreign] = []
     for kind, objects in seen.kinds():
-        for each in objects:
-            found = Ref(kind, text(each, "metadata", "name"))
-            if not is_owned(each, owner, environment):
-                continue
-            if not label(each, names.LABEL_SERVICE):
-                foreign.append(_foreign(found, Reason.DRIFT_UNLABELLED, "it carries only some of our labels"))
+        for each in look.ours(kind, objects):
+            if each.service:
+                ours[each.ref] = each
             else:
-                ours[found] = each
-    replica_sets = [each for each in seen.replica_sets if is_owned(each, owner, environment)]
-    pods = [each for each in seen.pods if is_owned(each, owner, environment)]
+                foreign.append(_foreign(each.ref, Reason.DRIFT_UNLABELLED, "it carries only some of our labels"))
+    replica_sets, pods = look.ours("ReplicaSet", seen.replica_sets), look.ours("Pod", seen.pods)
     proper, strange = _sorted(pods)
-    groups, damaged = _groups(ours, replica_sets, proper)
-    failed = image_failures(proper)
-    revisions = _revisions(ours, replica_sets)
-    return LiveState(
+    groups, damaged = _groups(look, ours, replica_sets, proper)
+    failed = image_failures(each.image for each in proper)
+    found = LiveState(
         environment,
         at,
-        instances=tuple(instance(each, environment, at, checks, revisions) for each in proper),
-        images={image: failed.get(image, ImageState(ImageStatus.PRESENT)) for image in images},
+        instances=_instances(look, environment, at, proper, checks, _revisions(ours, replica_sets)),
+        images={image: failed.get(image, _PRESENT) for image in images},
         foreign=tuple(sorted([*foreign, *strange, *damaged], key=lambda each: each.name)),
         orphans=tuple(sorted(orphan_name(each) for each in _orphans(ours, replica_sets, pods, at))),
         network_ready=True,
         groups=groups,
-        routes=_routes(ours),
+        routes=_routes(look, ours),
     )
+    look.over()
+    return found
 
 
 def _foreign(found: Ref, reason: Reason, detail: str) -> Foreign:
     return Foreign(orphan_name(found), reason, detail)
 
 
-def _sorted(pods: Iterable[Json]) -> tuple[list[Json], list[Foreign]]:
+def _sorted(pods: Iterable[Facts]) -> tuple[list[Facts], list[Foreign]]:
     """The pods of our groups, and those that only look like it."""
     proper, strange = [], []
     for pod in pods:
-        found = Ref("Pod", text(pod, "metadata", "name"))
-        if not owner_of(pod):
-            strange.append(_foreign(found, Reason.DRIFT_EXTRA, "it carries our labels, but no group of ours made it"))
-        elif not label(pod, names.LABEL_SERVICE) or not _VERSION.fullmatch(annotation(pod, names.LABEL_VERSION)):
-            strange.append(_foreign(found, Reason.DRIFT_UNLABELLED, "it carries only some of our labels"))
+        if not pod.maker:
+            said = "it carries our labels, but no group of ours made it"
+            strange.append(_foreign(pod.ref, Reason.DRIFT_EXTRA, said))
+        elif not pod.proper:
+            strange.append(_foreign(pod.ref, Reason.DRIFT_UNLABELLED, "it carries only some of our labels"))
         else:
             proper.append(pod)
     return proper, strange
 
 
 def _groups(
-    ours: Mapping[Ref, Json], replica_sets: Sequence[Json], pods: Sequence[Json]
+    look: Look, ours: Mapping[Ref, Facts], replica_sets: Sequence[Facts], pods: Sequence[Facts]
 ) -> tuple[tuple[Group, ...], list[Foreign]]:
-    members: dict[str, list[Json]] = defaultdict(list)
+    members: dict[str, list[Facts]] = defaultdict(list)
     for pod in pods:
-        members[label(pod, GROUP)].append(pod)
-    makers: dict[str, list[Json]] = defaultdict(list)
+        members[pod.group].append(pod)
+    makers: dict[tuple[str, str], list[Facts]] = defaultdict(list)
     for each in replica_sets:
-        makers[label(each, GROUP)].append(each)
+        makers[each.group, each.maker].append(each)
     found, damaged = [], []
-    for key, deployment in sorted(ours.items()):
-        if key.kind != "Deployment":
-            continue
-        if label(deployment, GROUP) != key.name:
+    for key in sorted(ref for ref in ours if ref.kind == "Deployment"):
+        deployment = ours[key]
+        if deployment.group != key.name:
             damaged.append(_foreign(key, Reason.DRIFT_UNLABELLED, "it has our labels, but is none of our groups"))
             continue
-        mine = replica_sets_of(deployment, makers[key.name])
-        found.append(group(deployment, mine, members[key.name], ours))
+        mine = tuple(makers.get((key.name, deployment.uid), ())) if deployment.uid else ()
+        inside = tuple(members.get(key.name, ()))
+        around = tuple(ours[each] for each in deployment.around if each in ours)
+        make = partial(_group, deployment, mine, inside, around)
+        found.append(look.made(key, (deployment, mine, inside, around), make))
     return tuple(found), damaged
 
 
-def _revisions(ours: Mapping[Ref, Json], replica_sets: Sequence[Json]) -> dict[str, str]:
+def _group(deployment: Facts, replica_sets: Sequence[Facts], pods: Sequence[Facts], around: Sequence[Facts]) -> Group:
+    others = {each.ref: each.live for each in around}
+    return group(deployment.live, [each.live for each in replica_sets], [each.live for each in pods], others)
+
+
+def _revisions(ours: Mapping[Ref, Facts], replica_sets: Sequence[Facts]) -> dict[str, str]:
     """The revision of each version: Kubernetes copies what a Deployment says of itself to its ReplicaSets."""
     deployments = [each for key, each in ours.items() if key.kind == "Deployment"]
-    sources = [*replica_sets, *deployments]
-    return {annotation(each, names.LABEL_VERSION): annotation(each, names.LABEL_REVISION) for each in sources}
+    return {each.version: each.revision for each in (*replica_sets, *deployments)}
 
 
-def _routes(ours: Mapping[Ref, Json]) -> dict[str, GroupRoute]:
-    found: dict[str, dict[Ref, Json]] = defaultdict(dict)
+def _instances(
+    look: Look,
+    environment: str,
+    at: datetime,
+    pods: Sequence[Facts],
+    checks: Mapping[str, Health],
+    revisions: Mapping[str, str],
+) -> tuple[Instance, ...]:
+    found = []
+    for pod in pods:
+        check, revision = checks.get(pod.version), revisions.get(pod.version, "")
+        make = partial(life, pod.live, environment, check, revision)
+        found.append(look.made(pod.ref, (pod, check, revision), make).at(at))
+    return tuple(found)
+
+
+def _routes(look: Look, ours: Mapping[Ref, Facts]) -> dict[str, GroupRoute]:
+    found: dict[str, list[Facts]] = defaultdict(list)
     for key, each in ours.items():
         if key.kind in ("Service", "HTTPRoute"):
-            found[label(each, names.LABEL_SERVICE)][key] = each
-    return {service: route(service, objects) for service, objects in sorted(found.items())}
+            found[each.service].append(each)
+    return {
+        service: look.made(service, tuple(mine), partial(_route, service, mine))
+        for service, mine in sorted(found.items())
+    }
+
+
+def _route(service: str, mine: Sequence[Facts]) -> GroupRoute:
+    return route(service, {each.ref: each.live for each in mine})
 
 
 def _orphans(
-    ours: Mapping[Ref, Json], replica_sets: Sequence[Json], pods: Sequence[Json], at: datetime
+    ours: Mapping[Ref, Facts], replica_sets: Sequence[Facts], pods: Sequence[Facts], at: datetime
 ) -> Iterator[Ref]:
     """What was made for groups that are gone: files and secrets that nobody refers to, companions without a group."""
-    deployments = [each for key, each in ours.items() if key.kind == "Deployment"]
-    active = [each for each in replica_sets if number(each, "spec", "replicas", default=1) > 0]
     needed: set[Ref] = set()
-    for each in (*deployments, *active, *pods):
-        needed |= references(each)
+    for each in (*ours.values(), *replica_sets, *pods):
+        if each.active:
+            needed |= each.needs
     for key, each in ours.items():
         if key.kind in ("ConfigMap", "Secret"):
-            made = moment(each, "metadata", "creationTimestamp")
-            if key not in needed and (made is None or at - made > FRESH):
+            if key in needed:
+                continue
+            made = moment(each.live, "metadata", "creationTimestamp")
+            if made is None or at - made > FRESH:
                 yield key
         elif key.kind in COMPANION_KINDS and Ref("Deployment", key.name) not in ours:
             yield key

@@ -27,8 +27,8 @@ from reconciler.core.managed_fields import MAX_DIFFERENCES
 
 
 def group(deployment: Json, replica_sets: Iterable[Json], pods: Sequence[Json], others: Mapping[Ref, Json]) -> Group:
-    """A Deployment of ours. `replica_sets` and `pods` are its own, `others` all other objects of ours: those that
-    belong to it must be there, and be as they were applied.
+    """A Deployment of ours. `replica_sets` and `pods` are its own, `others` its `neighbours` as far as they are there:
+    what belongs to it must be, and be as it was applied.
 
     `operated` is empty where the objects of the group do not agree on it: declaring was cut off in the middle.
     """
@@ -54,6 +54,12 @@ def group(deployment: Json, replica_sets: Iterable[Json], pods: Sequence[Json], 
         detail=detail,
         differences=few([*differences(deployment, "Deployment"), *_around(deployment, companions, others)]),
     )
+
+
+def neighbours(deployment: Json) -> tuple[Ref, ...]:
+    """The objects that are looked at with a Deployment: what belongs to it, what its pods need, what it may have."""
+    extras = (Ref(kind, text(deployment, "metadata", "name")) for kind in COMPANION_KINDS)
+    return (*companions_of(deployment), *sorted(references(deployment)), *extras)
 
 
 def companions_of(live: Json) -> tuple[Ref, ...]:
@@ -128,12 +134,6 @@ def _refusal(message: str) -> Reason:
     if "forbidden" in low or "denied" in low:
         return Reason.POLICY_DENIED  # Pod Security, a limit range, an admission webhook
     return Reason.ENGINE_REFUSED
-
-
-def replica_sets_of(deployment: Json, replica_sets: Iterable[Json]) -> list[Json]:
-    """The ReplicaSets that a Deployment made."""
-    mine = text(deployment, "metadata", "uid")
-    return [each for each in replica_sets if mine and owner_of(each) == mine]
 
 
 def owner_of(live: Json) -> str:

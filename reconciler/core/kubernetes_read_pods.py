@@ -7,7 +7,8 @@ says: whether it fails just now, and since when.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.core import names
@@ -45,43 +46,65 @@ def pod_of(name: str) -> str | None:
     return name.partition("/")[2].partition(".")[0] or None
 
 
-def instance(
-    pod: Json, environment: str, at: datetime, checks: Mapping[str, Health], revisions: Mapping[str, str]
-) -> Instance:
-    """A pod of ours as it was `at` that time. `revisions` are those of versions, `checks` how their health is told."""
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A pod of ours for as long as nothing new is told of it: time alone makes it another, once. `until`: not at that
+    moment any more; None: for good."""
+
+    first: Instance
+    until: datetime | None = None
+    then: Instance | None = None
+
+    def at(self, moment: datetime) -> Instance:
+        """The instance at that time."""
+        if self.then is None or self.until is None or moment < self.until:
+            return self.first
+        return self.then
+
+
+def life(pod: Json, environment: str, check: Health | None, revision: str) -> Life:
+    """A pod of ours as an instance of a version of that `revision`; `check` is how the version's health is told."""
+    first, until, then = _healths(pod, check)
+    found = _instance(pod, environment, first, revision)
+    return Life(found, until, replace(found, health=then)) if until is not None else Life(found)
+
+
+def _instance(pod: Json, environment: str, health: HealthStatus, revision: str) -> Instance:
     status = _container(pod)
     restarts = number(status, "restartCount")
     version = annotation(pod, names.LABEL_VERSION)
     phase, ended = _phase(pod, status)
     running = table(status, "state", "running")
-    ready = condition(pod, "Ready").get("status") == "True"
-    leaving = _is_leaving(pod)
+    ready = _is_ready(pod)
     image = next((text(each, "image") for each in items(pod, "spec", "containers") if _is_main(each)), "")
     declared = annotation(pod, names.LABEL_IMAGE)
     # Another registry that has the same image is no other image.
     wrong = bool(declared) and image.partition("@")[2] != declared.partition("@")[2]
-    health = _health(pod, running, at, checks.get(version), ready=ready) if phase is Phase.RUNNING else None
     return Instance(
         id=text(pod, "metadata", "uid"),
         name=f"{environment}/{text(pod, 'metadata', 'name')}{f'.{restarts}' if restarts else ''}",
         service=label(pod, names.LABEL_SERVICE),
         version=version,
-        revision=revisions.get(version, ""),
+        revision=revision,
         ordinal=0,
         image=image if wrong or not declared else declared,
         phase=phase,
         created_at=moment(pod, "metadata", "creationTimestamp") or EPOCH,
         started_at=moment(running, "startedAt") or moment(ended, "startedAt"),
         finished_at=moment(ended, "finishedAt"),
-        health=health or HealthStatus.STARTING,
+        health=health,
         serving=ready and not moment(pod, "metadata", "deletionTimestamp"),
         exit_code=_exit_code(ended),
         oom_killed=text(ended, "reason") == "OOMKilled",
         differences=(Difference(Reason.DRIFT_WRONG_IMAGE, f"image: {declared} -> {image[:200]}"),) if wrong else (),
         detail=_detail(pod, status, phase, ended, ready=ready),
         address=text(pod, "status", "podIP"),
-        leaving=leaving,
+        leaving=_is_leaving(pod),
     )
+
+
+def _is_ready(pod: Json) -> bool:
+    return condition(pod, "Ready").get("status") == "True"
 
 
 def _is_main(container: Mapping[str, Any]) -> bool:
@@ -120,26 +143,39 @@ def _is_leaving(pod: Json) -> bool:
     return text(pod, "status", "phase") == "Failed" and bool(text(pod, "status", "reason"))
 
 
-def _health(pod: Json, running: Mapping[str, Any], at: datetime, check: Health | None, *, ready: bool) -> HealthStatus:
+def _healths(pod: Json, check: Health | None) -> tuple[HealthStatus, datetime | None, HealthStatus]:
+    """A health, from when on time alone makes it another (None: it never does), and that one."""
+    status = _container(pod)
+    running, ready = table(status, "state", "running"), _is_ready(pod)
     since = moment(running, "startedAt")
+    starting, healthy = HealthStatus.STARTING, HealthStatus.HEALTHY
+    if _phase(pod, status)[0] is not Phase.RUNNING:
+        return starting, None, starting
     if check is None or since is None:
-        return HealthStatus.HEALTHY if ready else HealthStatus.STARTING
+        return (healthy, None, healthy) if ready else (starting, None, starting)
+    if ready and check.check is not None:
+        return healthy, None, healthy
     if ready:
-        settling = check.check is None and at - since < check.interval * check.healthy_after
-        return HealthStatus.STARTING if settling else HealthStatus.HEALTHY
+        return starting, _after(since, check.interval * check.healthy_after), healthy
     containers = condition(pod, "ContainersReady")
     if containers.get("status") != "False":
-        return HealthStatus.STARTING  # only its node does not answer, or somebody else holds it back
+        return starting, None, starting  # only its node does not answer, or somebody else holds it back
     lost = moment(containers, "lastTransitionTime")
     if lost is not None and lost > since:
-        return _worse(at - lost > check.interval * check.unhealthy_after)
-    # The kubelet starts one anew that takes too long: the window is that of all its runs.
-    first = moment(pod, "status", "startTime") if number(_container(pod), "restartCount") else None
-    return _worse(at - (first or since) > check.startup)
+        since, window = lost, check.interval * check.unhealthy_after
+    else:
+        # The kubelet starts one anew that takes too long: the window is that of all its runs.
+        first = moment(pod, "status", "startTime") if number(status, "restartCount") else None
+        since, window = first or since, check.startup
+    return starting, _after(since, window + timedelta.resolution), HealthStatus.UNHEALTHY
 
 
-def _worse(late: bool) -> HealthStatus:  # noqa: FBT001 - the only argument
-    return HealthStatus.UNHEALTHY if late else HealthStatus.STARTING
+def _after(since: datetime, span: timedelta) -> datetime | None:
+    """That much later; None where there is no such day."""
+    try:
+        return since + span
+    except OverflowError:
+        return None
 
 
 def _detail(pod: Json, status: Mapping[str, Any], phase: Phase, ended: Mapping[str, Any], *, ready: bool) -> str:
@@ -163,23 +199,25 @@ def _end(pod: Json, ended: Mapping[str, Any]) -> str:
     return f"{code}: {message}" if message else code
 
 
-def image_failures(pods: Iterable[Json]) -> dict[str, ImageState]:
+def image_told(pod: Json) -> tuple[str, ImageState | None] | None:
+    """What a pod says of its image: that it is there (None), or cannot be fetched; None when it says nothing."""
+    image, status = annotation(pod, names.LABEL_IMAGE), _container(pod)
+    reason, message = _waits(status)
+    if reason in _PULLS:
+        since = moment(pod, "status", "startTime") or moment(pod, "metadata", "creationTimestamp")
+        words = message.rpartition("ErrImagePull: ")[2] or reason
+        return image, ImageState(ImageStatus.FAILED, _pull_reason(words), words, since, 1)
+    return (image, None) if table(status, "state", "running") else None
+
+
+def image_failures(told: Iterable[tuple[str, ImageState | None] | None]) -> dict[str, ImageState]:
     """The images that cannot be fetched, by the word of the pods that wait for them.
 
     One that runs somewhere is there: then it is a matter of one node.
     """
-    found: dict[str, ImageState] = {}
-    there: set[str] = set()
-    for pod in pods:
-        image, status = annotation(pod, names.LABEL_IMAGE), _container(pod)
-        reason, message = _waits(status)
-        if reason in _PULLS:
-            since = moment(pod, "status", "startTime") or moment(pod, "metadata", "creationTimestamp")
-            words = message.rpartition("ErrImagePull: ")[2] or reason
-            found[image] = ImageState(ImageStatus.FAILED, _pull_reason(words), words, since, 1)
-        elif table(status, "state", "running"):
-            there.add(image)
-    return {image: state for image, state in found.items() if image not in there}
+    said = [each for each in told if each is not None]
+    there = {image for image, state in said if state is None}
+    return {image: state for image, state in said if state is not None and image not in there}
 
 
 def _pull_reason(words: str) -> Reason:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from reconciler.core.kubernetes_json import Json, items, number, table, text
+from reconciler.core.kubernetes_json import Json, condition, items, number, one_line, table, text
 from reconciler.core.kubernetes_labels import GROUP, OPERATED, Ref, annotation
 from reconciler.core.kubernetes_read_groups import companions_of, few, missing, of_other, surplus
 from reconciler.core.kubernetes_route import NOBODY, PREVIEW
@@ -36,7 +37,41 @@ def route(service: str, others: Mapping[Ref, Json]) -> GroupRoute:
         operated if agreed else "",
         preview=next(iter(_backends(shown, others)), "") if shown is not None else "",
         differences=few(found),
+        refusal=refusal(way) if way is not None else "",
     )
+
+
+def refusal(way: Json) -> str:
+    """Why the Gateway does not lead requests as an HTTPRoute declares; empty when it does.
+
+    By its own word about the present generation, as the Gateway API has it in `status.parents`. Others may have left
+    theirs there: one that accepts is enough.
+    """
+    gateway = next(iter(items(way, "spec", "parentRefs")), {})
+    place = _parent(gateway, way)
+    said = [each for each in items(way, "status", "parents") if _parent(table(each, "parentRef"), way) == place]
+    found = [_hindrance(each, number(way, "metadata", "generation")) for each in said]
+    where = f"Gateway {text(gateway, 'name')}, HTTPRoute {text(way, 'metadata', 'name')}"
+    if "" in found:
+        return ""
+    return f"{where}: {found[0] if found else 'it has said nothing yet; is there such a Gateway, and who serves it?'}"
+
+
+def _parent(reference: object, way: Json) -> tuple[str, ...]:
+    """Which Gateway and listener is meant: by its own namespace where none is named."""
+    namespace = text(reference, "namespace") or text(way, "metadata", "namespace")
+    return namespace, text(reference, "name"), text(reference, "sectionName")
+
+
+def _hindrance(parent: Mapping[str, Any], generation: int) -> str:
+    for kind, wanted in (("Accepted", "True"), ("ResolvedRefs", "True"), ("PartiallyInvalid", "False")):
+        found = condition({"status": parent}, kind)
+        stale = number(found, "observedGeneration") < generation
+        if (not found or stale) and kind == "Accepted":
+            return "it has not said yet whether it takes the last change"
+        if found and not stale and text(found, "status") != wanted:
+            return one_line(f"{kind} is {text(found, 'status')} ({text(found, 'reason')}): {text(found, 'message')}")
+    return ""
 
 
 def _ways(service: str) -> tuple[Ref, Ref]:

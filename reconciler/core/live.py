@@ -191,7 +191,8 @@ class Group:
     traffic by the engine's word, `settled` whether the engine has seen the last declaration and has nothing left to do
     for it: all are of that version and ready, and none of another is left. `reason` and `detail`: what keeps it from
     that (a quota, no node to run on). `differences`: what was changed by hand since it was declared. `inventory`: the
-    objects of a bundle of plain manifests, as `group/kind/namespace/name`.
+    objects of a bundle of plain manifests, as `group/kind/namespace/name`; `leftovers`: those of them that only older
+    versions of it had.
     """
 
     name: str
@@ -208,19 +209,22 @@ class Group:
     detail: str = ""
     differences: tuple[Difference, ...] = ()
     inventory: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRoute:
     """Who of a service's groups gets its requests. `weights` maps their names to shares; None: all instances alike, of
     whatever group. `operated` is the digest of how requests reach it (`core/groups.py`), `preview` the group that the
-    preview address shows, "" for none."""
+    preview address shows, "" for none. `refusal`: why whoever leads the requests does not do so as it was declared, ""
+    when it does; until then nothing that depends on it is so."""
 
     service: str
     weights: Mapping[str, int] | None
     operated: str
     preview: str = ""
     differences: tuple[Difference, ...] = ()
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 An API server keeps for every field who set it last (`metadata.managedFields`, format FieldsV1: `f:` a field, `k:` an
 item of a list by its keys, `v:` an item by its value, `.` the thing itself). Ours are those that our manager applied.
-Fields that others added are theirs, and no drift.
+Fields that others added are theirs; which of them are drift all the same is said by `core/added_fields.py`.
 
 What was applied stands on the object in two annotations: SHAPE, a digest of all fields and values, tells at once that
 nothing changed; APPLIED, the same as a tree in the form of FieldsV1, lets a difference be told in words. It holds short
@@ -35,8 +35,8 @@ MAX_VALUE = 160
 
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _BETWEEN = "\0"
-_PAUSED = ("f:spec", "f:paused")
-_ASIDE = (("f:metadata", "f:annotations", f"f:{SHAPE}"), ("f:metadata", "f:annotations", f"f:{APPLIED}"), _PAUSED)
+PAUSED = ("f:spec", "f:paused")
+_ASIDE = (("f:metadata", "f:annotations", f"f:{SHAPE}"), ("f:metadata", "f:annotations", f"f:{APPLIED}"), PAUSED)
 """Not compared: what is said of the comparison itself, and a field that the API server leaves out where it is false."""
 _KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
     "containers": (("name",),),
@@ -49,7 +49,7 @@ _KEYS: dict[str, tuple[tuple[str, ...], ...]] = {
 """The lists of the kinds we write whose items are owned one by one, and what tells the items apart."""
 _WHOLE = frozenset({"selector", "labelSelector", "secretKeyRef"})
 """The mappings of the kinds we write that are owned as a whole."""
-_CONTENT = frozenset({"f:env", "f:data", "f:binaryData"})
+CONTENT = frozenset({"f:env", "f:data", "f:binaryData", "f:stringData"})
 """Values below these are not shown: they may be long, or nobody else's business."""
 
 
@@ -57,7 +57,7 @@ def owned(live: Json, manager: str = MANAGER) -> dict[Path, Any]:
     """The fields that `manager` applied and still owns, with their live values (None: it is not there)."""
     found: dict[Path, Any] = {}
     for entry in _entries(live):
-        if _is_of(entry, manager):
+        if is_of(entry, manager):
             _gather(table(entry, "fieldsV1"), live, (), found)
     for path in _ASIDE:
         found.pop(path, None)
@@ -67,7 +67,7 @@ def owned(live: Json, manager: str = MANAGER) -> dict[Path, Any]:
 def holds(live: Json, manager: str, path: Sequence[str]) -> bool:
     """Whether `manager` applied and still owns the field at `path`, given by its names."""
     wanted = tuple(f"f:{name}" for name in path)
-    return any(_is_of(entry, manager) and _has(entry, wanted) for entry in _entries(live))
+    return any(is_of(entry, manager) and _has(entry, wanted) for entry in _entries(live))
 
 
 def holder(live: Json, path: Path, besides: str = MANAGER) -> str:
@@ -75,7 +75,7 @@ def holder(live: Json, path: Path, besides: str = MANAGER) -> str:
     found = [
         entry
         for entry in _entries(live)
-        if not _is_of(entry, besides) and text(entry, "subresource") != "status" and _has(entry, path)
+        if not is_of(entry, besides) and text(entry, "subresource") != "status" and _has(entry, path)
     ]
     if not found:
         return ""
@@ -118,10 +118,10 @@ def drifted(live: Json, manager: str = MANAGER, kind: str = "") -> tuple[Differe
     """
     kind = kind or text(live, "kind")
     mine = owned(live, manager)
-    paused = [_line(_PAUSED, "false", "true", holder(live, _PAUSED))] if _at(live, _PAUSED) is True else []
+    paused = [_line(PAUSED, "false", "true", holder(live, PAUSED))] if at(live, PAUSED) is True else []
     if annotation(live, SHAPE) == digest(mine, kind):
         return tuple(Difference(Reason.DRIFT_CHANGED, each) for each in paused)
-    found = [*paused, *_changes(live, mine, _record(live), manager, kind)]
+    found = [*paused, *_changes(live, mine, as_applied(live), manager, kind)]
     if len(found) > MAX_DIFFERENCES:
         found[MAX_DIFFERENCES - 1 :] = [f"and {len(found) - MAX_DIFFERENCES + 1} more fields"]
     return tuple(Difference(Reason.DRIFT_CHANGED, each) for each in found)
@@ -138,28 +138,29 @@ def _changes(
         shown = _abridged(_text(path, mine[path], kind)) if path in mine else None
         if shown != applied:
             changed = True
-            value = _at(live, path)
+            value = at(live, path)
             yield _line(path, applied, _abridged(_text(path, value, kind)), holder(live, path, manager))
     for path in sorted(mine.keys() - record.keys()):
         changed = True
         yield _line(path, "null", _abridged(_text(path, mine[path], kind)), manager)
     if not changed:
         by = holder(live, _ASIDE[0], manager) or holder(live, _ASIDE[1], manager)
-        yield f"what says how it was applied was changed{_by(by)}"
+        yield f"what says how it was applied was changed{said_by(by)}"
 
 
 def _line(path: Path, before: str, after: str, by: str) -> str:
-    if _CONTENT & set(path):
+    if CONTENT & set(path):
         change = "was removed" if after == "null" else "was changed"
-        return f"{_words(path)} {change}{_by(by)}"
+        return f"{words(path)} {change}{said_by(by)}"
     if before == after:
-        return f"{_words(path)} is no longer ours{_by(by)}"
+        return f"{words(path)} is no longer ours{said_by(by)}"
     if before.startswith("#") and after.startswith("#"):
-        return f"{_words(path)} was changed{_by(by)}"
-    return f"{_words(path)}: {_shown(before)} -> {_shown(after)}{_by(by)}"
+        return f"{words(path)} was changed{said_by(by)}"
+    return f"{words(path)}: {_shown(before)} -> {_shown(after)}{said_by(by)}"
 
 
-def _by(name: str) -> str:
+def said_by(name: str) -> str:
+    """Who did something, as the end of a sentence."""
     return f" by {one_line(name, 80)}" if name else ""
 
 
@@ -169,7 +170,8 @@ def _shown(value: str) -> str:
     return "a long text" if value.startswith("#") else value.strip('"')
 
 
-def _words(path: Path) -> str:
+def words(path: Path) -> str:
+    """A path as people write it: `spec.template.spec.containers[name=main].image`."""
     found = ""
     for element in path:
         kind, _, name = element.partition(":")
@@ -186,7 +188,8 @@ def _entries(live: Json) -> list[Mapping[str, Any]]:
     return items(live, "metadata", "managedFields")
 
 
-def _is_of(entry: Mapping[str, Any], manager: str) -> bool:
+def is_of(entry: Mapping[str, Any], manager: str) -> bool:
+    """Whether an entry of `managedFields` is that of the applies of `manager`."""
     mine = (text(entry, "manager"), text(entry, "operation"), text(entry, "subresource"))
     return mine == (manager, "Apply", "")
 
@@ -208,15 +211,15 @@ def _gather(fields: Mapping[str, Any], value: object, path: Path, found: dict[Pa
     for element, below in fields.items():
         if element == ".":
             continue
-        here, inner = (*path, element), _step(value, element)
+        here, inner = (*path, element), step(value, element)
         if isinstance(below, dict) and below and (len(below) > 1 or "." not in below):
             _gather(below, inner, here, found)
         else:
             found[here] = inner
 
 
-def _step(value: object, element: str) -> Any:  # noqa: ANN401 - JSON
-    """What an element of a path leads to; None when it is not there."""
+def step(value: object, element: str) -> Any:  # noqa: ANN401 - JSON
+    """What an element of a path leads to in a live value; None when it is not there."""
     kind, name = element[:1], element[2:]
     if kind == "f":
         return value.get(name) if isinstance(value, dict) else None
@@ -229,9 +232,10 @@ def _step(value: object, element: str) -> Any:  # noqa: ANN401 - JSON
     return None
 
 
-def _at(value: object, path: Path) -> Any:  # noqa: ANN401 - JSON
+def at(value: object, path: Path) -> Any:  # noqa: ANN401 - JSON
+    """The live value at a path; None when it is not there."""
     for element in path:
-        value = _step(value, element)
+        value = step(value, element)
     return value
 
 
@@ -293,8 +297,8 @@ def _tree(fields: Mapping[Path, Any], kind: str) -> Json:
     return root
 
 
-def _record(live: Json) -> dict[Path, str]:
-    """What was applied, by its annotation; empty when that is not there or damaged."""
+def as_applied(live: Json) -> dict[Path, str]:
+    """What was applied, by the annotation APPLIED: texts as they are shown. Empty when it is not there or damaged."""
     found = _parsed(annotation(live, APPLIED))
     return dict(_branches(found, ())) if isinstance(found, dict) else {}
 

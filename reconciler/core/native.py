@@ -15,7 +15,7 @@ from reconciler.core.diff import View, sort
 from reconciler.core.errors import Reason
 from reconciler.core.fold import taking
 from reconciler.core.groups import WHOLE
-from reconciler.core.live import Group, HealthStatus, ImageStatus, Instance, Phase
+from reconciler.core.live import Group, GroupRoute, HealthStatus, ImageStatus, Instance, Phase
 from reconciler.core.memory import ServiceMemory
 from reconciler.core.model import DriftPolicy, ServiceSpec, Target
 from reconciler.core.motion import Motion, stable_version
@@ -24,6 +24,7 @@ from reconciler.core.record import What
 from reconciler.core.steps import (
     EnsureGroup,
     GroupShare,
+    PruneGroup,
     RemoveGroup,
     RemoveRoute,
     RouteGroups,
@@ -80,9 +81,11 @@ def move(view: View) -> Motion:
     taken = group is not None and group.version == view.target.version and (mixed or _may_carry(view, group))
     if taken and group is not None:
         shares = [(group, WHOLE), *((other, 0) for other in view.others)]
-        append(motion, route(view, shares, mixed=mixed, shown=None if mixed else group))
+        lead(view, motion, shares, mixed=mixed, shown=None if mixed else group)
     for other in view.others:
         leave(view, other, motion)
+    if group is not None and group.leftovers and not motion.steps and not view.rolling and view.complete:
+        motion.steps.append(PruneGroup(group.name, view.environment, group.version, group.leftovers))
     return motion
 
 
@@ -107,12 +110,6 @@ def returns(view: View) -> bool:
     if group is None or group.version != view.target.version or group.name not in view.memory.exposed:
         return False
     return group.created_at <= rollout.started_at and view.standing(group)
-
-
-def append(motion: Motion, step: Step | None) -> None:
-    """Add a step that is there."""
-    if step is not None:
-        motion.steps.append(step)
 
 
 def _may_carry(view: View, group: Group) -> bool:
@@ -166,7 +163,10 @@ def _first(view: View, count: int, spec: ServiceSpec) -> int:
 def _await(view: View, group: Group, count: int, motion: Motion) -> None:
     if group.settled and group.ready >= count:
         return
-    motion.wait(f"{group.name}: {group.ready} of {count} ready")
+    if view.spec.bundle is None:
+        motion.wait(f"{group.name}: {group.ready} of {count} ready")
+    else:
+        motion.wait(group.detail if group.reason is None else f"{group.name} to become well")
     motion.reason, motion.message = _hindrance(view, group)
 
 
@@ -196,34 +196,53 @@ def progress(view: View, motion: Motion) -> None:
         motion.steps.append(Transition(What.PULL_FAILED, details, reason=image.reason, from_version=view.memory.stable))
 
 
-def route(
+def lead(
     view: View,
+    motion: Motion,
     shares: Sequence[tuple[Group, int]],
     *,
     mixed: bool,
     shown: Group | None = None,
     stage: int | None = None,
-) -> Step | None:
-    """The step that leads the requests to groups by these shares; None where the engine and the journal have it so.
+) -> None:
+    """Lead the requests to groups by these shares, where the engine and the journal do not have it so.
 
-    `shown`: the group of the newest version, for the preview address where one is declared.
+    `shown`: the group of the newest version, for the preview address where one is declared. What is declared already
+    and only has to be taken by a Gateway is waited for; the journal has it as done from then on.
     """
+    step, live = _route(view, shares, mixed=mixed, shown=shown, stage=stage), view.route
+    if isinstance(step, RouteGroups) and live is not None and live.refusal and _is_declared(view, live, step):
+        motion.reason, motion.message = Reason.PROXY_UNREACHABLE, live.refusal
+        motion.wait(f"the Gateway to lead the requests of {step.name} as declared")
+    elif step is not None:
+        motion.steps.append(step)
+
+
+def _route(
+    view: View, shares: Sequence[tuple[Group, int]], *, mixed: bool, shown: Group | None, stage: int | None
+) -> Step | None:
     spec, live = view.spec, view.route
     if not spec.ports and not view.exact and stage is None:
         return RemoveRoute(spec.name, view.environment) if live is not None else None
-    wanted = {group.name: weight for group, weight in shares if weight}
     digest = groups.route_operated(spec, exact=view.exact)
     has_preview = view.exact and spec.route is not None and bool(spec.route.preview)
     preview = shown.name if shown is not None and has_preview else ""
-    if live is not None and stage is None:
-        found = None if live.weights is None else {name: weight for name, weight in live.weights.items() if weight}
-        alike = found == (None if mixed else wanted)
-        changed = bool(live.differences) and spec.drift is DriftPolicy.CORRECT
-        known = view.memory.shares is not None and taking(view.memory.shares) == wanted.keys()
-        if alike and known and live.operated == digest and not changed and live.preview == preview:
-            return None
     table = tuple(GroupShare(group.name, group.version, weight) for group, weight in shares)
-    return RouteGroups(spec.name, view.environment, spec, table, mixed, digest, preview, stage)
+    step = RouteGroups(spec.name, view.environment, spec, table, mixed, digest, preview, stage)
+    if live is not None and stage is None and not live.refusal and _is_declared(view, live, step):
+        known = view.memory.shares
+        if known is not None and taking(known) == {group.name for group, weight in shares if weight}:
+            return None
+    return step
+
+
+def _is_declared(view: View, live: GroupRoute, step: RouteGroups) -> bool:
+    """Whether a step would change nothing that is declared."""
+    wanted = {share.name: share.weight for share in step.shares if share.weight}
+    found = None if live.weights is None else {name: weight for name, weight in live.weights.items() if weight}
+    changed = bool(live.differences) and view.spec.drift is DriftPolicy.CORRECT
+    alike = found == (None if step.mixed else wanted)
+    return alike and not changed and live.operated == step.operated and live.preview == step.preview
 
 
 def leave(view: View, group: Group, motion: Motion) -> None:

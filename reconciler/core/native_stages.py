@@ -14,7 +14,7 @@ from reconciler.core.groups import WHOLE
 from reconciler.core.live import Group
 from reconciler.core.model import Target
 from reconciler.core.motion import Motion
-from reconciler.core.native import append, declare, leave, progress, route
+from reconciler.core.native import declare, lead, leave, progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def move_in_stages(view: View, fallback: Target) -> Motion:
     shares, mixed = _shares(view, sides, at)
     if shares:
         shown = sides.candidate if sides.candidate is not None and sides.candidate.ready else sides.stable
-        append(motion, route(view, shares, mixed=mixed, shown=shown, stage=reached))
+        lead(view, motion, shares, mixed=mixed, shown=shown, stage=reached)
     mine = {group.name for group in (sides.candidate, sides.stable) if group is not None}
     for other in view.others:
         if other.name not in mine:

@@ -11,19 +11,21 @@ from dataclasses import replace
 from datetime import datetime
 
 from reconciler.core import names, native, native_stages, reports, stages, traffic
+from reconciler.core.adoption import adopt
 from reconciler.core.caps import held_for_return
 from reconciler.core.diff import View, sort
 from reconciler.core.errors import Reason
 from reconciler.core.fold import remember
-from reconciler.core.live import ImageState, ImageStatus, Instance
+from reconciler.core.live import Group, ImageState, ImageStatus, Instance
 from reconciler.core.memory import ServiceMemory
 from reconciler.core.model import ImageRef, ServiceSpec, Target
 from reconciler.core.motion import Motion
 from reconciler.core.question import Question, Wish
 from reconciler.core.record import Entry, VersionRef, What
+from reconciler.core.rest import Rests, basis
 from reconciler.core.rollout import move
 from reconciler.core.size import scaled
-from reconciler.core.standing import describe, still
+from reconciler.core.standing import count, describe, still
 from reconciler.core.status import Plan, ServiceHealth, ServicePlan, Sync
 from reconciler.core.steps import (
     CreateInstance,
@@ -38,10 +40,11 @@ from reconciler.core.steps import (
 )
 
 
-def plan(question: Question) -> Plan:
+def plan(question: Question, rests: Rests | None = None) -> Plan:
     """The plan of an environment. Services are independent of each other, but for `dependsOn`.
 
-    A fault of ours in one of them holds that one and stands in `bugs`; the others go on.
+    A fault of ours in one of them holds that one and stands in `bugs`; the others go on. `rests`: what the last look at
+    the environment found of services at rest, and what this one does; the plan is as without it.
     """
     live, memory = question.live, question.memory
     found: dict[str, ServicePlan] = {}
@@ -49,26 +52,43 @@ def plan(question: Question) -> Plan:
     owned: dict[str, list[Instance]] = {}
     for instance in live.instances:
         owned.setdefault(instance.service, []).append(instance)
-    for service in (*(group.service for group in live.groups), *live.routes):
-        owned.setdefault(service, [])
+    groups: dict[str, list[Group]] = {}
+    for group in live.groups:
+        groups.setdefault(group.service, []).append(group)
     remembered = {name for name, known in memory.services.items() if known.stable or known.rollout or known.made}
-    for name in sorted(question.wishes.keys() | owned.keys() | remembered):
-        instances = tuple(owned.get(name, ()))
+    noted = Rests() if rests is None else rests.anew()
+    for name in sorted(question.wishes.keys() | owned.keys() | groups.keys() | live.routes.keys() | remembered):
+        instances, mine = tuple(owned.get(name, ())), tuple(groups.get(name, ()))
         wish = question.wishes.get(name, Wish(name))
         if (wish.desired is None and wish.held is None) and question.removals_held is not None:
             wish = replace(wish, held=question.removals_held[0], message=question.removals_held[1])
-        try:
-            found[name] = plan_service(question, wish, instances)
-        except Exception as bug:  # noqa: BLE001 - whatever it is, it must not stop the other services
-            bugs[name] = bug
-            said = f"a fault of Reconciler, {type(bug).__name__}: {bug}"
-            known = memory.services.get(name, ServiceMemory())
-            found[name] = still(wish, known, instances, Reason.INTERNAL_ERROR, said)
+        now = basis(question, wish, instances, mine)
+        known = noted.recalled(name, now)
+        if known is None:
+            # Of the groups each service is shown its own only: to find them among thousands takes long.
+            narrow = replace(question, live=replace(live, groups=mine)) if groups else question
+            known = _planned(narrow, wish, instances, bugs)
+            noted.note(now, known, memory.services.get(name))
+        found[name] = known
+    if rests is not None:
+        rests.take(noted)
     for name, planned in list(found.items()):
         found[name] = _await_dependencies(question, planned, found)
     steps = _environment_steps(question, found)
     times = [each.recheck_at for each in found.values() if each.recheck_at is not None]
     return Plan(question.environment, question.revision, found, steps, min(times, default=None), bugs)
+
+
+def _planned(
+    question: Question, wish: Wish, instances: tuple[Instance, ...], bugs: dict[str, Exception]
+) -> ServicePlan:
+    try:
+        return plan_service(question, wish, instances)
+    except Exception as bug:  # noqa: BLE001 - whatever it is, it must not stop the other services
+        bugs[wish.name] = bug
+        said = f"a fault of Reconciler, {type(bug).__name__}: {bug}"
+        memory = question.memory.services.get(wish.name, ServiceMemory())
+        return still(wish, memory, instances, Reason.INTERNAL_ERROR, said)
 
 
 def _environment_steps(question: Question, services: Mapping[str, ServicePlan]) -> tuple[Step, ...]:
@@ -93,7 +113,7 @@ def _await_dependencies(question: Question, service: ServicePlan, found: Mapping
     Repairs and the way back never wait, nor does an instance that is made already: for it the old one may be gone.
     """
     wish = question.wishes.get(service.service)
-    if wish is None or wish.desired is None or wish.held or wish.suspended:
+    if wish is None or wish.desired is None or wish.held or wish.suspended or not wish.desired.spec.depends_on:
         return service
     known = question.memory.services.get(service.service, ServiceMemory())
     if wish.desired.version in known.quarantine:
@@ -134,7 +154,7 @@ def plan_service(question: Question, wish: Wish, instances: tuple[Instance, ...]
         return still(wish, memory, instances, wish.held, wish.message)
     if wish.desired is None:
         return _remove(question, wish, memory, instances)
-    adopted = _adopt(question, wish.desired, memory, instances)
+    adopted = adopt(question, wish.desired, memory, instances)
     if adopted is not None:
         return still(wish, memory, instances, None, "", adopted)
     held = question.changes_held
@@ -277,39 +297,6 @@ def _view(question: Question, target: Target, memory: ServiceMemory, instances: 
     )
 
 
-def _adopt(
-    question: Question, desired: Target, memory: ServiceMemory, instances: tuple[Instance, ...]
-) -> tuple[Transition, ...] | None:
-    """With an empty memory, running instances are taken over as they are: nothing restarts for a lost journal.
-
-    Many names take several records, since each has a limit.
-    """
-    if memory.stable is not None or memory.rollout is not None or memory.made or memory.intended or memory.quarantine:
-        return None
-    serving = [instance for instance in instances if instance.serving]
-    if not serving:
-        return None
-    versions = {instance.version for instance in serving}
-    best = min(versions, key=lambda v: (-sum(i.version == v for i in serving), v != desired.version, v))
-    chosen = next(instance for instance in serving if instance.version == best)
-    # Where the engine itself makes and ends instances, their names are not ours to remember.
-    ordered = sorted(instances, key=lambda instance: instance.name) if question.native is None else instances[:0]
-    return tuple(
-        Transition(
-            What.ADOPTED,
-            {"names": [i.name for i in some], "served": [i.name for i in some if i.serving]},
-            reason="these instances carry our labels and the journal does not know them",
-            to_version=VersionRef(best, chosen.image, chosen.revision),
-        )
-        for some in _pages(ordered) or [()]
-    )
-
-
-def _pages(instances: Sequence[Instance]) -> list[Sequence[Instance]]:
-    size = reports.NAMES_IN_A_RECORD
-    return [instances[start : start + size] for start in range(0, len(instances), size)]
-
-
 def _remove(question: Question, wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]) -> ServicePlan:
     """Git no longer declares the service: drain and remove all of it, then forget it."""
     live = question.live
@@ -335,9 +322,13 @@ def _remove(question: Question, wish: Wish, memory: ServiceMemory, instances: tu
 def _remove_failed(
     question: Question, wish: Wish, memory: ServiceMemory, instances: tuple[Instance, ...]
 ) -> ServicePlan:
-    """The first version of a service failed and there is none to return to: nothing is left running."""
-    motion = _emptied(question, wish, memory, instances)
+    """The first version of a service failed and there is none to return to: nothing is left running.
+
+    A bundle stays as it is: of its objects some may have been there before, as where it came from Flux or Argo CD.
+    """
     assert wish.desired is not None
+    bundled = wish.desired.spec.bundle is not None
+    motion = Motion() if bundled else _emptied(question, wish, memory, instances)
     why = memory.quarantine[wish.desired.version].reason
     return ServicePlan(
         wish.name,
@@ -347,9 +338,10 @@ def _remove_failed(
         "; ".join(motion.waits),
         min(motion.rechecks, default=None),
         reason=Reason.QUARANTINED,
-        message=f"version {names.short(wish.desired.version)} failed ({why}) and there is no earlier version",
+        message=f"version {names.short(wish.desired.version)} failed ({why}) and there is no earlier version"
+        + ("; what was applied of it stays" if bundled else ""),
         desired=reports.ref(wish.desired),
-        replicas=wish.desired.spec.replicas,
+        replicas=count(wish.desired.spec),
         instances=instances,
     )
 

@@ -73,6 +73,8 @@ def failure(view: View, able_since: datetime | None, *, staged: bool = False) ->
         said = "the gate could not decide: " + (finding.said if finding else "nothing was seen")
         return (_failed(view, Reason.GATE_UNDECIDED, said, None, finding.details if finding else {}),)
     said = f"no progress for {view.spec.rollout.progress_deadline.total_seconds():g} s"
+    if (group := view.group) is not None and group.version == view.target.version and group.detail:
+        said += f": {group.detail}"
     evidence = view.fresh[0].name if view.fresh else None
     return (_failed(view, Reason.PROGRESS_DEADLINE, said, evidence),)
 
@@ -279,7 +281,8 @@ def _group_drift(view: View) -> list[tuple[str, Difference]]:
     found = [(group.name, each) for each in group.differences] if mine and group is not None else []
     if view.route is not None:
         found.extend((view.route.service, each) for each in view.route.differences)
-    if not mine and not view.rolling and memory.returning is None:
+    # A group of another version is what a release left that was overtaken: nobody removed anything.
+    if group is None and not view.rolling and memory.returning is None:
         found.append((view.spec.name, Difference(Reason.DRIFT_MISSING, "removed by hand")))
     return found
 

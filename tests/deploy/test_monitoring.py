@@ -114,6 +114,14 @@ def test_the_dashboard_is_whole() -> None:
 
 ALERTS = {
     "ReconcilerAbsent": ({}, "10m", {}),
+    "ReconcilerShardAbsent": (
+        {
+            'reconciler_leader{job="r",service="s-0",pod="a"}': "1x30",
+            'reconciler_leader{job="r",service="s-1",pod="b"}': "1x10 stale",
+        },
+        "20m",
+        {"job": "r", "service": "s-1"},
+    ),
     "ReconcilerWithoutLeader": (
         {'reconciler_leader{job="r",service="s",pod="a"}': "0x20"},
         "5m",

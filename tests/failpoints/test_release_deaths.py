@@ -27,7 +27,6 @@ from reconciler.settings import DockerSettings, ProxySettings
 from tests.support.fleet_house import FleetHouse
 from tests.support.proxy_house import free_port
 from tests.support.runtime_house import demolish
-from tools import proxy_image
 
 HOST = "web.example"
 STRATEGIES = {"rolling": "{surge: 1}", "blueGreen": "{strategy: blueGreen, hold: 0s}"}
@@ -69,10 +68,12 @@ spec:
 
 
 @pytest.fixture
-def house(engine: str, raw: docker.APIClient, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[House]:
+def house(
+    engine: str, haproxy: str, raw: docker.APIClient, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[House]:
     found = House(tmp_path, f"rd-{request.param}".lower(), engine)
     object.__setattr__(found, "http", ("127.0.0.1", free_port()))
-    proxy = f'{{image: "{proxy_image.build(engine)}", http: "127.0.0.1:{found.http[1]}"}}'
+    proxy = f'{{image: "{haproxy}", http: "127.0.0.1:{found.http[1]}"}}'
     found.prepare(environment_extra=f"    proxy: {proxy}\n")
     yield found
     demolish(raw, found.environment)

@@ -26,13 +26,15 @@ class KubeHouse(House):
         self.namespace = namespace
         self.gateway = gateway
         self.failpoint = ""
+        self.prometheus = ""
         self.api = Api(KubernetesSettings("test", kubeconfig=kubeconfig))
         super().__init__(root, "")
         self.environments = [namespace]
         self.write_settings()
 
     def write_settings(self, extra: str = "") -> None:
-        gateway = ", gateway: {name: front}" if self.gateway else ""
+        more = ", gateway: {name: front}" if self.gateway else ""
+        more += f', prometheus: {{url: "{self.prometheus}"}}' if self.prometheus else ""
         lines = [
             f"name: {self.owner}",
             "data: data",
@@ -41,7 +43,7 @@ class KubeHouse(House):
             f'runtimes: {{cluster: {{kubernetes: {{kubeconfig: "{self.kubeconfig}"}}}}}}',
             "environments:",
             *(
-                f"  {name}: {{repository: fleet, runtime: cluster, namespace: {self.namespace}{gateway}}}"
+                f"  {name}: {{repository: fleet, runtime: cluster, namespace: {self.namespace}{more}}}"
                 for name in self.environments
             ),
             extra,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 import yaml
 from kubernetes import client, utils
 from kubernetes.client.exceptions import ApiException
 
+from reconciler.adapters.kubernetes_client import Api, ApiError
 from tests.kube.house import KubeHouse
 from tests.support import kustomize
 from tests.support.cluster import Given, eventually
@@ -48,7 +51,7 @@ class Installation(KubeHouse):
         found["name"] = self.owner
         found["http"]["tokenFile"] = "credentials/http-token"
         found["repositories"] = {"fleet": {"url": "file:///srv/fleet.git", "allowFile": True, "poll": "2s"}}
-        found["environments"] = {self.environment: {"repository": "fleet", "runtime": "here"}}
+        found["environments"] = {name: {"repository": "fleet", "runtime": "here"} for name in self.environments}
         return found | changes
 
     def install(self, settings: Json, secrets: dict[str, str]) -> None:
@@ -70,9 +73,9 @@ class Installation(KubeHouse):
         }
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(top))
         wanted = list(yaml.safe_load_all(kustomize.text(folder)))
-        there = {"namespace": self.namespace}
         rights = kustomize.rendered("kubernetes/managed-namespace")
-        wanted += [{**one, "metadata": {**one["metadata"], **there}} for one in rights]
+        for name in self.environments:
+            wanted += [{**one, "metadata": {**one["metadata"], "namespace": name}} for one in rights]
         wanted += self._volumes()
         data = {
             key: base64.b64encode(value.encode()).decode() for key, value in (secrets | {"http-token": TOKEN}).items()
@@ -96,7 +99,12 @@ class Installation(KubeHouse):
 
     def uninstall(self) -> None:
         """Nothing of it is left when this returns."""
-        core = client.CoreV1Api(self.kube)
+        core, apps = client.CoreV1Api(self.kube), client.AppsV1Api(self.kube)
+        # Where pods or claims are left in a namespace, its controller looks again only after some ten seconds.
+        apps.delete_collection_namespaced_deployment(HOME)
+        apps.delete_collection_namespaced_replica_set(HOME)
+        core.delete_collection_namespaced_persistent_volume_claim(HOME)
+        eventually(lambda: self._empty(core))
         with suppress(ApiException):
             core.delete_namespace(HOME)
         for name in self.made:
@@ -108,6 +116,25 @@ class Installation(KubeHouse):
             return HOME not in names
 
         eventually(gone)
+
+    def images(self, raw: Any = None, environment: str = "") -> list[str]:
+        """The image of each deployment in any of the namespaces."""
+        there = copy.copy(self)
+        there.namespace = environment or self.namespace
+        return super(Installation, there).images()
+
+    def scale(self, name: str, count: int) -> None:
+        """So many pods of one of the daemon's Deployments. For none, they are killed without a word."""
+        core, apps = client.CoreV1Api(self.kube), client.AppsV1Api(self.kube)
+        apps.patch_namespaced_deployment_scale(name, HOME, {"spec": {"replicas": count}})
+        for pod in core.list_namespaced_pod(HOME).items:
+            if not count and pod.metadata.name.startswith(f"{name}-"):
+                core.delete_namespaced_pod(pod.metadata.name, HOME, grace_period_seconds=0)
+
+    @staticmethod
+    def _empty(core: client.CoreV1Api) -> bool:
+        core.delete_collection_namespaced_pod(HOME, grace_period_seconds=0)
+        return not core.list_namespaced_pod(HOME).items + core.list_namespaced_persistent_volume_claim(HOME).items
 
     def pods(self) -> list[Any]:
         found = client.CoreV1Api(self.kube).list_namespaced_pod(HOME).items
@@ -125,14 +152,20 @@ class Installation(KubeHouse):
         except AssertionError as error:
             raise AssertionError(self.told()) from error
 
-    def lines(self) -> list[Json]:
-        """The log of all the daemon's pods."""
+    def lines(self, name: str = "") -> list[Json]:
+        """The log of a pod of the daemon, or of all."""
         core, found = client.CoreV1Api(self.kube), []
         for pod in self.pods():
+            if name not in ("", pod.metadata.name):
+                continue
             with suppress(ApiException):
                 text = core.read_namespaced_pod_log(pod.metadata.name, HOME)
                 found += [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         return found
+
+    def events(self, pod: str) -> list[str]:
+        """What a pod logged, by name."""
+        return [line["event"] for line in self.lines(pod)]
 
     def told(self) -> str:
         """For failures: what the cluster says of the pods, and what they said last, before a restart, too."""
@@ -145,12 +178,42 @@ class Installation(KubeHouse):
                     found += [f"{pod.metadata.name}{' before' if previous else ''}: {text[-3000:]}"]
         return "\n".join(found)
 
-    def synced(self, revision: str) -> None:
+    def synced(self, revision: str, environment: str = "") -> None:
         wanted = {"event": "reconciled", "result": "synced", "revision": revision[:12]}
+        self.said(**wanted, environment=environment or self.environment)
+
+    def said(self, pod: str = "", **wanted: object) -> Json:
+        """Wait until a pod, any by default, logs a line that has all of `wanted`."""
+
+        def found() -> Json:
+            lines = self.lines(pod)
+            return next((line for line in lines if wanted.items() <= line.items()), {})
+
         try:
-            eventually(lambda: any(wanted.items() <= line.items() for line in self.lines()))
+            return eventually(found)
         except AssertionError as error:
-            raise AssertionError(self.told()) from error
+            raise AssertionError(f"nobody said {wanted}:\n{self.told()}") from error
+
+    def ended(self, pod: str) -> Any:
+        """How the program of a pod ended before it was started again, if it was."""
+        status = client.CoreV1Api(self.kube).read_namespaced_pod(pod, HOME).status.container_statuses[0]
+        assert status.restart_count <= 1
+        return status.last_state.terminated
+
+    def program(self, pod: str) -> int:
+        """The daemon of a pod, as this machine numbers it; the node is this machine, too."""
+        uid = client.CoreV1Api(self.kube).read_namespaced_pod(pod, HOME).metadata.uid
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                # Beside it there is tini, which starts it and has the same arguments.
+                if b"run" in words and b"python" in words[0] and uid in (folder / "cgroup").read_text():
+                    return int(folder.name)
+        raise AssertionError(f"the daemon of {pod} does not run")
+
+    def holders(self) -> Holders:
+        """Who holds the lease from now on, as the API tells it."""
+        return Holders(Api(self.api.settings))
 
     def asked(self, pod: Any, path: str) -> requests.Response:
         """What a pod of the daemon answers."""
@@ -167,6 +230,37 @@ class Installation(KubeHouse):
                 if "\nreconciler_leader 1.0\n" in self.asked(pod, "/metrics").text:
                     found.append(pod.metadata.name)
         return found
+
+
+class Holders:
+    """The pods that held the lease one after the other, "" for nobody, while the block runs."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.all: list[tuple[str, float]] = []
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        eventually(lambda: self.all)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._api.close()
+
+    @property
+    def names(self) -> list[str]:
+        """In the order of time."""
+        return [name for name, _ in self.all]
+
+    def _follow(self) -> None:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{HOME}/leases"
+        with suppress(ApiError):
+            for kind, found in self._api.watch(path, "0", 600, {"fieldSelector": "metadata.name=reconciler"}):
+                # The host name of a pod is its name.
+                holder = str(found.get("spec", {}).get("holderIdentity") or "").partition("_")[0]
+                if kind != "BOOKMARK" and (not self.all or self.all[-1][0] != holder):
+                    self.all.append((holder, time.monotonic()))
 
 
 _FLEET = {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +14,22 @@ import docker
 import pytest
 from kubernetes import client
 
+from reconciler.core.shards import shard_of
+from reconciler.daemon import EXIT_NOT_LEADER
+from tests.kube import seen
 from tests.kube.installed import HOME, Installation, way
 from tests.support import kustomize
 from tests.support.cluster import Given, eventually
 from tests.support.daemon_image import publish
-from tests.support.database import Place
+from tests.support.database import Place, Wire
 from tools import cluster as tool
 from tools import database as server
 
 Image = Callable[[str], str]
+LEADER = {"runtime": "here", "duration": "6s", "renew": "4s", "retry": "500ms"}
+"""Shorter than by default, so that nobody waits for long."""
 ACCOUNT = f"system:serviceaccount:{HOME}:reconciler"
+PODS = f"system:serviceaccounts:{HOME}"
 OBJECTS = {("apps", "deployments"), ("", "services"), ("", "configmaps"), ("policy", "poddisruptionbudgets")}
 SCALERS = ("autoscaling", "horizontalpodautoscalers")
 ROUTES = ("gateway.networking.k8s.io", "httproutes")
@@ -62,7 +71,7 @@ def used(own: tool.Cluster, namespace: str) -> tuple[set[tuple[str, str, str]], 
     for line in own.audit.read_text().splitlines():
         event = json.loads(line)
         target = event.get("objectRef")
-        if event["user"]["username"] != ACCOUNT or target is None:
+        if event["user"].get("username") != ACCOUNT or target is None:
             continue
         resource = "/".join(filter(None, (target["resource"], target.get("subresource"))))
         if event.get("responseStatus", {}).get("code") == 403:
@@ -84,9 +93,9 @@ def digests(*images: str) -> list[str]:
     return sorted(image.partition("@")[2] for image in images)
 
 
-def versions(daemon: Installation) -> list[str]:
+def versions(daemon: Installation, environment: str = "") -> list[str]:
     """Of what image each deployment of the namespace is."""
-    return digests(*daemon.images())
+    return digests(*daemon.images(environment=environment))
 
 
 def other(install: Installation, image: str, **spec: Any) -> str:
@@ -133,25 +142,127 @@ def test_with_exactly_its_role_it_looks_after_a_namespace(
     assert "reconciler_service_info{" in daemon.asked(pod, "/metrics").text
 
 
+@pytest.fixture
+def journal(own_cluster: tool.Cluster, database: Place, wire: Wire) -> Iterator[str]:
+    """A journal in PostgreSQL, as pods reach it, by `wire`."""
+    with way(own_cluster.machine, wire.port) as port:
+        there = f"postgresql://{server.USER}@{own_cluster.machine}:{port}/{server.DATABASE}"
+        yield f"{there}?schema={database.schema}&sslmode=disable"
+
+
+def start(daemon: Installation, journal: str) -> None:
+    settings = daemon.daemon_settings(journal=journal, leader=LEADER)
+    del settings["journalTls"]
+    daemon.install(settings, {"journal-password": server.PASSWORD})
+
+
+def changed(daemon: Installation, own: tool.Cluster) -> list[seen.Change]:
+    """What the daemon's pods changed in the namespace they look after."""
+    return seen.changes(own, daemon.namespace, group=PODS)
+
+
+def stand_still(daemon: Installation, own: tool.Cluster, leader: str, image: str) -> str:
+    """Stop the leader's program in the midst of a release, past its lease. The pod that leads then."""
+    revision = daemon.release(image)
+    eventually(lambda: versions(daemon) == digests(image))
+    os.kill(daemon.program(leader), signal.SIGSTOP)
+    (other,) = [pod.metadata.name for pod in daemon.pods() if pod.metadata.name != leader]
+    daemon.said(other, event="leading")
+    holder = daemon.said(other, event="lease won")["identity"]
+    daemon.said(other, event="reconciled", result="synced", revision=revision[:12])
+    before = len(changed(daemon, own))
+    os.kill(daemon.program(leader), signal.SIGCONT)
+    ended = eventually(lambda: daemon.ended(leader) or "acting no more" in daemon.events(leader))
+    # Its step may end in what is left of the lease, which is nothing, or not.
+    assert ended is True or ended.exit_code == EXIT_NOT_LEADER
+    daemon.said(leader, event="standing by", leader=holder)
+    daemon.ready(2)
+    assert changed(daemon, own)[before:] == []
+    return other
+
+
+def lose_it_in_a_step(daemon: Installation, wire: Wire, leader: str, image: str) -> str:
+    """Take the lease from a leader whose step hangs in the journal: it ends, and kubelet starts it again."""
+    wire.at("client", b"commit", "hold")
+    revision = daemon.release(image)
+    assert wire.reached.wait(60)
+    lease = client.CoordinationV1Api(daemon.kube)
+    lease.patch_namespaced_lease("reconciler", HOME, {"spec": {"holderIdentity": "somebody"}})
+    ended = eventually(lambda: daemon.ended(leader))
+    assert (ended.exit_code, ended.reason) == (EXIT_NOT_LEADER, "Error")
+    wire.release()
+    daemon.said(event="reconciled", result="synced", revision=revision[:12])
+    daemon.ready(2)
+    (after,) = daemon.leaders()
+    return after
+
+
 def test_of_two_one_acts_and_the_other_takes_over(
-    install: Callable[[str], Installation], own_cluster: tool.Cluster, image: Image, database: Place
+    install: Callable[[str], Installation], own_cluster: tool.Cluster, image: Image, journal: str, wire: Wire
 ) -> None:
+    """The leader stands still, loses its lease in the midst of a step, and is told to end, one after the other."""
     daemon = install("highly-available")
-    first = daemon.release(image("1.0"))
-    with way(own_cluster.machine, database.server.port) as port:
-        journal = f"postgresql://{server.USER}@{own_cluster.machine}:{port}/{server.DATABASE}"
-        settings = daemon.daemon_settings(journal=f"{journal}?schema={database.schema}&sslmode=disable")
-        del settings["journalTls"]
-        daemon.install(settings, {"journal-password": server.PASSWORD})
-        daemon.ready(2)
-        daemon.synced(first)
-        (leader,) = daemon.leaders()
-        lease = client.CoordinationV1Api(daemon.kube).read_namespaced_lease("reconciler", HOME)
-        assert leader in lease.spec.holder_identity
-        client.CoreV1Api(daemon.kube).delete_namespaced_pod(leader, HOME)
-        second = daemon.release(image("2.0"))
-        eventually(lambda: [name for name in daemon.leaders() if name != leader])
-        daemon.synced(second)
-        assert versions(daemon) == digests(image("2.0"))
-        daemon.ready(2)
-        assert len(daemon.leaders()) == 1
+    revision = daemon.release(image("1.0"))
+    start(daemon, journal)
+    daemon.ready(2)
+    daemon.synced(revision)
+    (first,) = daemon.leaders()
+    with daemon.holders() as holders:
+        second = stand_still(daemon, own_cluster, first, image("2.0"))
+        assert holders.names == [first, second]
+        third = lose_it_in_a_step(daemon, wire, second, image("1.0"))
+        assert holders.names == [first, second, "somebody", third]
+        client.CoreV1Api(daemon.kube).delete_namespaced_pod(third, HOME)
+        eventually(lambda: len(holders.all) == 6)
+        last = daemon.release(image("2.0"))
+        daemon.synced(last)
+    assert holders.names[3:-1] == [third, ""], "it let go, and nobody had to wait"
+    assert holders.names[-1] != third
+    assert versions(daemon) == digests(image("2.0"))
+    daemon.ready(2)
+    assert daemon.leaders() == holders.names[-1:]
+    order = iter(holders.names)
+    acted = seen.turns(one.who for one in changed(daemon, own_cluster))
+    assert all(name in order for name in acted), "nobody acted again after another had"
+    assert acted[-1] == holders.names[-1]
+
+
+@pytest.fixture
+def shards(kube: client.ApiClient, namespace: str) -> Iterator[tuple[str, str]]:
+    """Two namespaces, one for each of two shards."""
+    mine = shard_of(namespace, 2)
+    other = next(name for name in (f"t-{uuid.uuid4().hex[:12]}" for _ in range(100)) if shard_of(name, 2) != mine)
+    core = client.CoreV1Api(kube)
+    core.create_namespace({"metadata": {"name": other}})
+    yield (other, namespace) if mine else (namespace, other)
+    core.delete_namespace(other, grace_period_seconds=0)
+
+
+def test_a_shard_looks_after_its_own_and_the_other_may_be_gone(
+    install: Callable[[str], Installation],
+    own_cluster: tool.Cluster,
+    image: Image,
+    journal: str,
+    shards: tuple[str, str],
+) -> None:
+    daemon = install("sharded")
+    daemon.environments[:] = shards
+    first = [daemon.release(image("1.0"), name) for name in shards][-1]
+    start(daemon, journal)
+    daemon.ready(4)
+    for name in shards:
+        daemon.synced(first, name)
+    daemon.scale("reconciler-1", 0)
+    before = seen.changes(own_cluster, shards[1])
+    second = [daemon.release(image("2.0"), name) for name in shards][-1]
+    daemon.synced(second, shards[0])
+    daemon.ready(2)
+    assert versions(daemon, shards[0]) == digests(image("2.0"))
+    assert versions(daemon, shards[1]) == digests(image("1.0"))
+    assert seen.changes(own_cluster, shards[1]) == before
+    daemon.scale("reconciler-1", 2)
+    daemon.synced(second, shards[1])
+    assert versions(daemon, shards[1]) == digests(image("2.0"))
+    for index, name in enumerate(shards):
+        acted = {one.who.rpartition("-")[0].rpartition("-")[0] for one in seen.changes(own_cluster, name, group=PODS)}
+        assert acted == {f"reconciler-{index}"}

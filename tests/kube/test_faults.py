@@ -115,6 +115,27 @@ def test_a_number_that_somebody_changes_in_a_canary_is_taken_back(
         assert "RolloutFailed" not in told(house)
 
 
+def test_what_an_autoscaler_decides_in_a_release_stands(house: KubeHouse, image: Callable[[str], str]) -> None:
+    demanding = {"rollout": ROLLING, "scaling": {"min": 2, "max": 6, "cpu": "500m"}}
+    scale = f"/apis/apps/v1/namespaces/{house.namespace}/deployments/web/scale"
+    with house.daemon() as daemon:
+        daemon.synced(house.release(image("1.0"), **demanding))
+        with house.asked():
+            revision = house.release(image("2.0"), **demanding)
+            eventually(lambda: house.images() == [pinned(image("2.0"))])
+            query = {"fieldManager": "kube-controller-manager"}  # the autoscaler's, which has no figures here
+            body = {"spec": {"replicas": 5}}
+            house.api.call("PATCH", scale, query=query, body=body, content_type="application/merge-patch+json")
+            daemon.synced(revision)
+            eventually(lambda: house.list("apps/v1/deployments")[0]["status"].get("readyReplicas") == 5)
+            later = house.release(image("1.0"), **demanding)
+            daemon.synced(later)
+        (one,) = house.list("apps/v1/deployments")
+        assert one["spec"]["replicas"] == 5, "its number outlives the release"
+        assert daemon.stop() == 0
+    assert "DriftFound" not in told(house)
+
+
 def test_a_node_that_is_not_ready_quarantines_nothing_and_heals(
     house: KubeHouse, image: Callable[[str], str], own_cluster: tool.Cluster
 ) -> None:

@@ -19,6 +19,7 @@ from reconciler.core.live import HealthStatus, ImageStatus, Instance, LiveState,
 from reconciler.core.model import Drain, Health, HttpCheck, Resources, Security, ServiceSpec
 from reconciler.core.steps import RemoveGroup, RemoveRoute
 from tests.support.cluster import Given
+from tests.support.gateway import Front
 from tests.support.kube_world import ENVIRONMENT, World, ensure, kube_world, lead, service, version
 from tools import cluster as tool
 
@@ -256,7 +257,8 @@ def test_an_idle_observe_asks_nothing(world: World, image: Image) -> None:
     assert world.runtime.api.counts == before
 
 
-def test_routes_of_a_gateway_carry_weights(cluster: Given, namespace: str, gateway_api: None) -> None:
+def test_routes_of_a_gateway_carry_weights(cluster: Given, namespace: str, front: Front) -> None:
+    front.make()
     with kube_world(cluster.kubeconfig, namespace, gateway="front") as world:
         spec = service(route=Route(8080, hosts=("web.example",)))
         for name in ("web-a", "web-b"):
@@ -268,6 +270,6 @@ def test_routes_of_a_gateway_carry_weights(cluster: Given, namespace: str, gatew
         )
         world.runtime.apply(replace(step, shares=shares))
         route = world.live().routes["web"]
-        assert (route.weights, route.differences) == ({"web-a": 80, "web-b": 20}, ())
+        assert (route.weights, route.differences, route.refusal) == ({"web-a": 80, "web-b": 20}, (), "")
         world.runtime.apply(RemoveRoute("web", ENVIRONMENT))
         assert world.live().routes == {}

@@ -13,6 +13,10 @@ import pytest
 
 from reconciler.core.audit import check
 from reconciler.core.errors import Reason, Retryable
+from reconciler.core.plan import plan
+from reconciler.core.question import Question
+from reconciler.core.rest import Rests
+from reconciler.core.status import Plan, ServicePlan
 from tests.support.fake_cluster import BEFORE
 from tests.support.native_world import BLUE_GREEN, CANARY, RECREATE, ROLLING, NativeWorld, manifest
 from tests.support.world import DiedError
@@ -144,6 +148,28 @@ def test_storms_of_deaths_end_as_none(seed: int) -> None:
     chance = random.Random(seed)
     story, rollout = chance.choice(list(STORIES)), chance.choice(list(STRATEGIES))
     told(story, rollout, chance.random() < 0.5, {chance.randint(1, 30) for _ in range(6)}, seed)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_storms_nothing_that_is_kept_of_services_at_rest_is_stale(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recalled: list[ServicePlan] = []
+    known: dict[str, ServicePlan] = {}
+
+    def compared(question: Question, rests: Rests | None = None) -> Plan:
+        before = dict(known)
+        found = plan(question, rests)
+        assert found == plan(question)
+        known.update(found.services)
+        recalled.extend(each for name, each in found.services.items() if before.get(name) is each)
+        return found
+
+    monkeypatch.setattr("reconciler.loop.plan", compared)
+    chance = random.Random(seed)
+    story, rollout = chance.choice(list(STORIES)), chance.choice(list(STRATEGIES))
+    told(story, rollout, chance.random() < 0.5, {chance.randint(1, 30) for _ in range(6)}, seed)
+    assert recalled
 
 
 @pytest.mark.parametrize("gateway", [False, True])

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,13 +185,14 @@ def kube(cluster: Given) -> Iterator[client.ApiClient]:
 def gateway_api(cluster: Given, kube: client.ApiClient) -> None:
     """The CRDs of the Gateway API's standard channel, served; no controller acts on them."""
     with _turn(cluster, alone=False):
-        _install_gateway_api(kube)
+        install_definitions(kube, cluster_build.gateway_definitions())
 
 
-def _install_gateway_api(kube: client.ApiClient) -> None:
+def install_definitions(kube: client.ApiClient, paths: Iterable[Path]) -> None:
+    """Make the CRDs in these files, and wait until they are served."""
     definitions = client.ApiextensionsV1Api(kube)
     names = set()
-    for path in cluster_build.gateway_definitions():
+    for path in paths:
         definition = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)  # 700 KB: the other takes seconds
         names.add(definition["metadata"]["name"])
         with contextlib.suppress(ApiException):  # another worker, or an earlier run, was first

@@ -1,7 +1,7 @@
 """An in-memory engine with controllers of its own, for simulations: deployments that roll, pods that get ready or not.
 
 Time is that of the given clock only; the controllers work whenever somebody looks. It is no Kubernetes: it has what
-`ports.Runtime` shows of one. The contract suite is the same for both (`tests/contract/test_groups.py`).
+`ports.Runtime` shows of one. The contract suite is the same for both (`tests/kube/test_groups.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,19 @@ from reconciler.core.live import (
     Phase,
 )
 from reconciler.core.model import Health
-from reconciler.core.steps import EnsureGroup, RemoveGroup, RemoveRoute, RouteGroups, RuntimeEffect, SweepOrphan
+from reconciler.core.steps import (
+    EnsureGroup,
+    PruneGroup,
+    RemoveGroup,
+    RemoveRoute,
+    RouteGroups,
+    RuntimeEffect,
+    SweepOrphan,
+)
 from reconciler.ports import Clock
+from tests.support.fake_bundles import FakeBundles
 
-BEFORE, AFTER = "before", "after"
+BEFORE, WITHIN, AFTER = "before", "within", "after"
 
 
 @dataclass
@@ -58,7 +67,8 @@ class FakeDeployment:
 @dataclass
 class FakeCluster:
     """The world; it outlives the daemon. `slow` are the seconds until a pod of a letter is ready, `sick` those that
-    never are, `dying` those that exit, `missing` images that cannot be pulled, `quota` how many pods there may be."""
+    never are, `dying` those that exit, `missing` images that cannot be pulled, `quota` how many pods there may be,
+    `refusal` why the Gateway takes no route."""
 
     clock: Clock
     gateway: bool = False
@@ -67,6 +77,7 @@ class FakeCluster:
     dying: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     quota: int | None = None
+    refusal: str = ""
     reachable: bool = True
     fault: Callable[[str, RuntimeEffect], None] = lambda moment, effect: None
     deployments: dict[str, FakeDeployment] = field(default_factory=dict)
@@ -75,6 +86,10 @@ class FakeCluster:
     changed: dict[str, list[Difference]] = field(default_factory=dict)
     orphans: set[str] = field(default_factory=set)
     serial: int = 0
+    bundles: FakeBundles = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bundles = FakeBundles(self.clock, lambda effect: self.fault(WITHIN, effect))
 
     # What the controllers do
 
@@ -183,7 +198,7 @@ class FakeClusterRuntime:
             {image: self._image(image) for image in images},
             orphans=tuple(sorted(cluster.orphans)),
             network_ready=True,
-            groups=tuple(self._group(deployment) for deployment in there),
+            groups=(*(self._group(deployment) for deployment in there), *cluster.bundles.groups()),
             routes={name: self._route(route) for name, route in cluster.routes.items()},
         )
 
@@ -239,21 +254,19 @@ class FakeClusterRuntime:
     def _route(self, route: RouteGroups) -> GroupRoute:
         weights = None if route.mixed else {share.name: share.weight for share in route.shares}
         differences = tuple(self.cluster.changed.get(route.name, ()))
-        return GroupRoute(route.name, weights, route.operated, route.preview, differences)
+        refusal = self.cluster.refusal
+        return GroupRoute(route.name, weights, route.operated, route.preview, differences, refusal)
 
     def apply(self, effect: RuntimeEffect) -> None:
         cluster = self.cluster
         cluster.fault(BEFORE, effect)
         match effect:
             case EnsureGroup():
-                known = cluster.deployments.get(effect.name)
-                first = effect.first if effect.replicas is None else effect.replicas
-                if known is None:
-                    cluster.deployments[effect.name] = FakeDeployment(effect, cluster.clock.now(), first)
-                else:
-                    known.effect, known.differences = effect, []
-                    known.replicas = known.replicas if effect.replicas is None else effect.replicas
+                self._ensure(effect)
+            case PruneGroup():
+                cluster.bundles.prune(effect.name, effect)
             case RemoveGroup():
+                cluster.bundles.remove(effect.name, effect)
                 known = cluster.deployments.pop(effect.name, None)
                 for pod in known.pods if known is not None else ():
                     pod.leaving_since = cluster.clock.now()
@@ -261,6 +274,8 @@ class FakeClusterRuntime:
             case RouteGroups():
                 cluster.routes[effect.name] = effect
                 cluster.changed.pop(effect.name, None)
+                if cluster.refusal:
+                    raise Retryable(Reason.PROXY_UNREACHABLE, cluster.refusal)
             case RemoveRoute():
                 cluster.routes.pop(effect.name, None)
             case SweepOrphan():
@@ -269,6 +284,19 @@ class FakeClusterRuntime:
                 raise TypeError(f"not for a cluster: {effect}")
         cluster.work()
         cluster.fault(AFTER, effect)
+
+    def _ensure(self, effect: EnsureGroup) -> None:
+        cluster = self.cluster
+        if effect.spec.bundle is not None:
+            cluster.bundles.ensure(effect)
+            return
+        known = cluster.deployments.get(effect.name)
+        first = effect.first if effect.replicas is None else effect.replicas
+        if known is None:
+            cluster.deployments[effect.name] = FakeDeployment(effect, cluster.clock.now(), first)
+        else:
+            known.effect, known.differences = effect, []
+            known.replicas = known.replicas if effect.replicas is None else effect.replicas
 
     def logs(self, name: str, lines: int) -> tuple[str, ...]:
         return (f"the last words of {name}",)[:lines]

@@ -31,6 +31,7 @@ from reconciler.core.steps import (
     EnsureGroup,
     EnsureNetwork,
     KillInstance,
+    PruneGroup,
     PullImage,
     RemoveGroup,
     RemoveInstance,
@@ -192,7 +193,7 @@ class FakeRuntime:
                     orphans.discard(effect.name)
             case WarmInstance():
                 self._warm(effect, now)
-            case EnsureGroup() | RemoveGroup() | RouteGroups() | RemoveRoute():
+            case EnsureGroup() | PruneGroup() | RemoveGroup() | RouteGroups() | RemoveRoute():
                 raise TypeError(f"an engine without controllers knows no groups: {effect}")
             case _:
                 self._do_to_instance(effect, now)

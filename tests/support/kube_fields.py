@@ -22,13 +22,23 @@ def entries(found: Json) -> list[Json]:
     return found["metadata"].setdefault("managedFields", [])
 
 
-def own(found: Json, manager: str, operation: str, fields: Json) -> None:
-    """Make `manager` the owner of these fields; where it applies or updates, others lose them."""
+def own(found: Json, manager: str, operation: str, fields: Json, before: Json | None = None) -> None:
+    """Make `manager` the owner of these fields. Whoever had one whose value is another than in `before` loses it, and
+    all lose what is not there any more. An apply owns nothing else, an update also what it owned before."""
     held = entries(found)
+    who = (manager, operation)
+    mine = [entry["fieldsV1"] for entry in held if (entry["manager"], entry["operation"]) == who]
+    held[:] = [entry for entry in held if (entry["manager"], entry["operation"]) != who]
+    changed = fields if before is None else differing(before, found)
     for entry in held:
-        _lose(entry["fieldsV1"], fields)
-    held[:] = [e for e in held if (e["manager"], e["operation"]) != (manager, operation) and e["fieldsV1"]]
-    held.append({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields})
+        _lose(entry["fieldsV1"], changed)
+        _prune(entry["fieldsV1"], found)
+    held[:] = [entry for entry in held if entry["fieldsV1"]]
+    if operation == "Update" and mine:
+        fields = united(mine[0], fields)
+        _prune(fields, found)
+    if fields:
+        held.append({"manager": manager, "operation": operation, "fieldsType": "FieldsV1", "fieldsV1": fields})
 
 
 def _lose(mine: Json, theirs: Json) -> None:
@@ -42,13 +52,67 @@ def _lose(mine: Json, theirs: Json) -> None:
                     del mine[key]
 
 
+def _prune(fields: Json, found: Any) -> None:
+    for key in [key for key in fields if key != "."]:
+        inner = located(found, key)
+        if inner is None:
+            del fields[key]
+        else:
+            _prune(fields[key], inner)
+
+
+def united(one: Json, other: Json) -> Json:
+    found = dict(one)
+    for key, below in other.items():
+        found[key] = united(found[key], below) if key in found else below
+    return found
+
+
+def located(value: Any, key: str) -> Any:
+    """What an element of FieldsV1 leads to; None when it is not there."""
+    if key.startswith("f:"):
+        return value.get(key[2:]) if isinstance(value, dict) else None
+    wanted = json.loads(key[2:])
+    return next((one for one in value if wanted.items() <= {"protocol": "TCP", **one}.items()), None)
+
+
+def differing(before: Json, after: Json, top: bool = True) -> Json:
+    """The fields that are new or have another value."""
+    if top:
+        before, after = _declared(before), _declared(after)
+    found: Json = {}
+    for key, each in after.items():
+        was, by = before.get(key), KEYED.get(key)
+        if was == each:
+            continue
+        if isinstance(each, dict) and isinstance(was, dict) and key not in WHOLE:
+            inner = differing(was, each, False)
+        elif by and isinstance(each, list) and isinstance(was, list):
+            inner = {_key(one, by): _item(one, located(was, _key(one, by))) for one in each if one not in was}
+        else:
+            whole = fields_of({key: each}, False)[f"f:{key}"]
+            found[f"f:{key}"] = {".": {}, **whole} if whole else {}
+            continue
+        if inner:
+            found[f"f:{key}"] = inner
+    return found
+
+
+def _item(one: Json, was: Json | None) -> Json:
+    return differing(was, one, False) if was is not None else {".": {}, **fields_of(one, False)}
+
+
+def _declared(value: Json) -> Json:
+    given = value.get("metadata", {})
+    about = {part: given[part] for part in ("labels", "annotations") if part in given}
+    value = {key: each for key, each in value.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    return value | ({"metadata": about} if about else {})
+
+
 def fields_of(value: Json, top: bool = True) -> Json:
     found: Json = {}
     if top:
-        given = value.get("metadata", {})
-        about = {part: given[part] for part in ("labels", "annotations") if part in given}
-        value = {key: each for key, each in value.items() if key not in ("apiVersion", "kind", "metadata", "status")}
-        value |= {"metadata": about} if about else {}
+        value = _declared(value)
     for key, each in value.items():
         by = KEYED.get(key)
         if isinstance(each, dict) and each and key not in WHOLE:
@@ -77,15 +141,50 @@ def merge(into: Json, value: Json) -> None:
             into[key] = copy.deepcopy(each)
 
 
-def drop(live: Json, fields: Json, wanted: Json) -> None:
-    """Take away what was applied before and is not any more."""
-    for key, below in fields.items():
-        name = key.removeprefix("f:")
-        if key.startswith("f:") and isinstance(live, dict) and name in live:
-            if name not in wanted:
-                del live[name]
-            elif below and isinstance(live[name], dict):
-                drop(live[name], below, wanted[name])
+def applied(known: Json, body: Json, manager: str) -> Json:
+    """An object after an apply by force."""
+    found = copy.deepcopy(known)
+    mine: Json = {}
+    others: Json = {}
+    for entry in entries(found):
+        if (entry["manager"], entry["operation"]) == (manager, "Apply"):
+            mine = entry["fieldsV1"]
+        else:
+            others = united(others, entry["fieldsV1"])
+    _drop(found, mine, body, others)
+    _set(found, body)
+    own(found, manager, "Apply", fields_of(body), known)
+    return found
+
+
+def _set(into: Json, value: Json) -> None:
+    """Items of lists that are owned one by one stay where they are not named."""
+    for key, each in value.items():
+        by = KEYED.get(key)
+        if isinstance(each, dict) and isinstance(into.get(key), dict) and key not in WHOLE:
+            _set(into[key], each)
+        elif by and isinstance(each, list) and isinstance(into.get(key), list):
+            for one in each:
+                known = located(into[key], _key(one, by))
+                if known is None:
+                    into[key].append(copy.deepcopy(one))
+                else:
+                    _set(known, one)
+        else:
+            into[key] = copy.deepcopy(each)
+
+
+def _drop(live: Any, fields: Json, wanted: Any, others: Json) -> None:
+    """Take away what was applied before, is not any more, and nobody else owns."""
+    for key in [key for key in fields if key != "." and located(live, key) is not None]:
+        below, inner = fields[key], located(wanted, key) if wanted else None
+        if inner is None and key not in others and (not below or "." in below):
+            if isinstance(live, list):
+                live.remove(located(live, key))
+            else:
+                del live[key[2:]]
+        elif below:
+            _drop(located(live, key), below, inner, others.get(key, {}))
 
 
 def patch(found: Any, step: Json) -> None:

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from tests.support.kube_fields import drop, entries, fields_of, merge, own, patch
+from tests.support.kube_fields import applied, differing, fields_of, merge, own, patch
 
 Json = dict[str, Any]
 KINDS = {
@@ -359,7 +359,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise Refusal(422, "Invalid", f"the patch fails at {error}") from error
         else:
             merge(changed, body)
-            own(changed, manager, "Update", fields_of(body))
+            own(changed, manager, "Update", differing(known, changed), known)
         _count(known, changed)
         return house.store("MODIFIED", namespace, plural, changed)
 
@@ -372,11 +372,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif uid and uid != known["metadata"]["uid"]:
             cause = {"field": "metadata.uid", "reason": "FieldValueInvalid"}
             raise Refusal(422, "Invalid", "metadata.uid: field is immutable", {"causes": [cause]})
-        changed = copy.deepcopy(known)
-        before = next((e for e in entries(changed) if (e["manager"], e["operation"]) == (manager, "Apply")), None)
-        drop(changed, before["fieldsV1"] if before else {}, body)
-        merge(changed, body)
-        own(changed, manager, "Apply", fields_of(body))
+        changed = applied(known, body, manager)
         _count(known, changed)
         return self.state.store("MODIFIED", namespace, plural, changed)
 
@@ -393,8 +389,10 @@ def _count(before: Json, after: Json) -> None:
 
 
 def _selector(text: str) -> dict[str, str]:
+    """By label its value; `name!` for a value that it must not have."""
     return dict(part.split("=", 1) for part in text.split(",") if part)
 
 
 def _matches(found: Json, chosen: Mapping[str, str]) -> bool:
-    return chosen.items() <= found["metadata"].get("labels", {}).items()
+    marks = found["metadata"].get("labels", {})
+    return all((marks.get(key.rstrip("!")) == value) != key.endswith("!") for key, value in chosen.items())

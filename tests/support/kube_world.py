@@ -137,12 +137,18 @@ class World:
 
 @contextmanager
 def kube_world(
-    kubeconfig: Path, namespace: str, house: KubeHouse | None = None, gateway: str = "", **settings: Any
+    kubeconfig: Path,
+    namespace: str,
+    house: KubeHouse | None = None,
+    gateway: str = "",
+    *,
+    cluster_scoped: bool = False,
+    **settings: Any,
 ) -> Iterator[World]:
     """An environment in `namespace`, watched; nothing is listed yet."""
     chosen = KubernetesSettings("here", kubeconfig, **{"timeout": timedelta(seconds=10), **settings})
     clock, vault = Ahead(), Vault()
-    site = Site(namespace, GatewaySettings(gateway) if gateway else None)
+    site = Site(namespace, GatewaySettings(gateway) if gateway else None, cluster_scoped)
     runtime = KubernetesRuntime(chosen, {ENVIRONMENT: site}, OWNER, vault, clock)
     world = World(chosen, namespace, Api(chosen), runtime, clock, vault, house)
     runtime.watch(world.hint)

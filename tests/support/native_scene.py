@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from reconciler.core.errors import Retryable
 from reconciler.core.fold import remember
 from reconciler.core.gate import GateFinding
 from reconciler.core.memory import EnvironmentMemory, ServiceMemory
@@ -13,6 +14,7 @@ from reconciler.core.model import Port, Target
 from reconciler.core.plan import plan
 from reconciler.core.question import Native, Question, Wish
 from reconciler.core.record import Entry, What
+from reconciler.core.rest import Rests
 from reconciler.core.status import Plan, ServicePlan
 from reconciler.core.steps import RouteGroups, Step, Transition
 from reconciler.execute import describe
@@ -25,7 +27,10 @@ PORTS = (Port("http", 8080),)
 
 @dataclass
 class NativeScene:
-    """One service `web`. `rounds` lets time pass second by second; `watch` is called after each step."""
+    """One service `web`. `rounds` lets time pass second by second; `watch` is called after each step.
+
+    At each look the plan is made twice, with what is kept of services at rest and without it: it must be the same.
+    """
 
     gateway: bool = False
     common: dict[str, object] = field(default_factory=lambda: {"ports": PORTS, "replicas": 2})
@@ -42,6 +47,7 @@ class NativeScene:
         self.clock = HandClock()
         self.cluster = FakeCluster(self.clock, gateway=self.gateway)
         self.runtime = FakeClusterRuntime(self.cluster)
+        self.rests = Rests()
 
     def commit(self, letter: str, **changes: object) -> Target:
         """A commit of this image's letter; what is given here holds for the commits after it, too."""
@@ -50,7 +56,8 @@ class NativeScene:
         self.known[self.wanted.version] = self.wanted
         return self.wanted
 
-    def look(self) -> Plan:
+    def question(self) -> Question:
+        """What a look comes to now."""
         wishes = {}
         if self.wanted is not None:
             stable = self.memory.services.get("web", ServiceMemory()).stable
@@ -58,18 +65,22 @@ class NativeScene:
             fallback = replace(known, spec=known.spec.operated_as(self.wanted.spec)) if known else None
             wishes["web"] = Wish("web", self.wanted, fallback)
         live = self.runtime.observe(ENVIRONMENT, {}, sorted({t.spec.image.pinned for t in self.known.values()}))
-        return plan(
-            Question(
-                ENVIRONMENT,
-                None,
-                wishes,
-                live,
-                self.memory,
-                self.clock.now(),
-                findings={} if self.finding is None else {"web": self.finding},
-                native=Native(gateway=self.gateway),
-            )
+        return Question(
+            ENVIRONMENT,
+            None,
+            wishes,
+            live,
+            self.memory,
+            self.clock.now(),
+            findings={} if self.finding is None else {"web": self.finding},
+            native=Native(gateway=self.gateway),
         )
+
+    def look(self) -> Plan:
+        question = self.question()
+        found = plan(question, self.rests)
+        assert found == plan(question), "what was kept of a service at rest is not so any more"
+        return found
 
     @property
     def service(self) -> ServicePlan:
@@ -102,7 +113,11 @@ class NativeScene:
             return
         self._record(What.INTENT, service, details=dict(describe(step)))
         self.log.append(type(step).__name__)
-        self.runtime.apply(step)  # type: ignore[arg-type]
+        try:
+            self.runtime.apply(step)  # type: ignore[arg-type]
+        except Retryable as error:
+            self._record(What.FAILED, service, reason=error.reason, details=dict(describe(step)))
+            return
         self._record(What.DONE, service, details=dict(describe(step)))
         if isinstance(step, RouteGroups):
             self.splits.append(self.split())

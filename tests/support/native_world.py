@@ -56,7 +56,7 @@ def settings(*, gateway: bool) -> Settings:
                 "fleet",
                 "cluster",
                 DIRECTORY,
-                allow=Allow(native=True, gateway=gateway),
+                allow=Allow(native=True, gateway=gateway, namespace=ENVIRONMENT),
                 namespace=ENVIRONMENT,
                 gateway=GatewaySettings("front") if gateway else None,
             )
