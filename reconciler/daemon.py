@@ -6,6 +6,7 @@ settings, a lease that was won or lost, and the news that another part can not g
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -148,6 +149,9 @@ class Daemon:
                 candidacy.show(self._settings)
         if not self._ready and (self._tenure.looked() if self._tenure is not None else self._stands_by()):
             self._ready = True
+            # What the first looks built lasts: to search a large fleet for garbage takes longer than a look at it.
+            gc.collect()
+            gc.freeze()
             self._systemd.ready(self._what())
             _log.info("ready", port=self._server.port, leader=self._tenure is not None)
 

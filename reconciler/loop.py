@@ -42,8 +42,8 @@ SHORT_LOOK = 0.02
 LONGEST_REST = 1.0
 STEP = 0.005
 """Seconds. A large fleet would be looked at without end, for each of its many events. So where a look takes longer than
-the first, there is a rest of twice its time, and at most the second, after a cycle; and a cycle ends when its looks
-take longer than what they find to do, at so much for a step."""
+the first, there is a rest of twice its time after a cycle, doubled with each that found nothing to do for such events,
+and at most the second; and a cycle ends when its looks take longer than what they find to do, at so much for a step."""
 GATE_LOOK = timedelta(seconds=1)
 """Between two looks at an environment with an open gate."""
 
@@ -94,6 +94,7 @@ class Reconciler:
         self._able_since: dict[str, dict[str, datetime]] = {}
         self._away: set[str] = set()
         self._took: dict[str, float] = {}
+        self._vain: dict[str, int] = {}
         self._rests = {name: Rests() for name in house.settings.environments}
         self._trouble: dict[str, Trouble] = {}
         self._log = structlog.get_logger("reconciler.loop")
@@ -135,13 +136,15 @@ class Reconciler:
             done += worked
             if not worked or self._stopping.is_set() or self._news(environment):
                 break
-            if done > worked and self._rest(environment) and worked * STEP < self._took[environment]:
+            if done > worked and SHORT_LOOK < self._took[environment] > worked * STEP:
                 break
             memory = house.journal.memory(environment)
             found = self._look(settings, runtime, wanted, memory)
         for name in list(trouble.errors):
             if name not in found.bugs and not steps_of(found, name):
                 trouble.over(name)
+        vain = not done and all(cause.kind == "engine" for cause in causes)
+        self._vain[environment] = self._vain.get(environment, 0) + 1 if vain else 0
         return self._cycle(wanted, memory, found, trouble, done)
 
     def plan(self, environment: str, revision: str | None = None) -> EnvironmentStatus:
@@ -359,7 +362,9 @@ class Reconciler:
 
     def _rest(self, environment: str) -> float:
         took = self._took.get(environment, 0.0)
-        return min(2 * took, LONGEST_REST) if took > SHORT_LOOK else 0.0
+        if took <= SHORT_LOOK:
+            return 0.0
+        return min(took * 2.0 ** min(1 + self._vain.get(environment, 0), 10), LONGEST_REST)
 
 
 def _waits_for_others(service: ServicePlan) -> bool:

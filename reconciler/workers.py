@@ -66,7 +66,6 @@ class _Record:
     backoff: Backoff = field(default_factory=Backoff)
     outcome: tuple[str, str, str] = ("", "", "")
     looked: bool = False
-    rests_until: float = 0.0
 
 
 class Workers:
@@ -148,9 +147,6 @@ class Workers:
         elif (until := record.backoff.until) and record.backoff.holds(now) and not any(cause.git for cause in causes):
             self._desk.inbox.later(environment, until, causes[-1])
             return
-        if self._desk.clock.monotonic() < record.rests_until and all(cause.kind == "engine" for cause in causes):
-            self._desk.inbox.later(environment, record.rests_until, causes[-1])
-            return
         name = threading.current_thread().name
         with self._changed:
             self._busy[name] = self._desk.clock.monotonic()
@@ -195,7 +191,7 @@ class Workers:
         """The outcome to the board, the metrics and the log, and the time of the next look to the inbox."""
         desk, status = self._desk, cycle.status
         duration = desk.clock.monotonic() - began
-        record.rests_until = desk.clock.monotonic() + cycle.rest
+        desk.inbox.rest(status.environment, cycle.rest)
         if cycle.recheck_at is not None:
             desk.inbox.later(status.environment, cycle.recheck_at, Cause("recheck", desk.clock.now()))
         desk.board.publish(status)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
@@ -91,9 +91,10 @@ class Bundles:
         self._members = Members(api, self._stop)
         self._read: dict[str, tuple[object, Inventory]] = {}
 
-    def groups(self) -> tuple[Group, ...]:
-        """Each bundle as a group, by what the watches told. Waits for their first lists."""
-        maps = [each for each in self._cache.snapshot()["ConfigMap"].values() if is_inventory(each)]
+    def groups(self, config_maps: Iterable[Json]) -> tuple[Group, ...]:
+        """Each bundle that has its inventory among `config_maps`, as a group, by what the watches told. Waits for their
+        first lists."""
+        maps = [each for each in config_maps if is_inventory(each)]
         found = sorted((self._parsed(each) for each in maps), key=lambda each: each.name)
         kept = {each["metadata"]["uid"] for each in maps}
         for uid in self._read.keys() - kept:

@@ -85,11 +85,12 @@ class KubernetesRuntime:
         standing = self._standing[environment]
         standing.start()
         standing.cache.check(self._timeout)
-        seen = self._seen(standing, standing.cache.snapshot())
+        snapshot = standing.cache.snapshot()
+        seen = self._seen(standing, snapshot)
         found = live_state(seen, self._owner, environment, self._clock.now(), checks, images, self._told[environment])
         return replace(
             found,
-            groups=(*found.groups, *standing.bundles.groups()),
+            groups=(*found.groups, *standing.bundles.groups(snapshot["ConfigMap"].values())),
             foreign=(*found.foreign, *standing.foreign()),
             orphans=tuple(f"{environment}/{name}" for name in found.orphans),
             network_ready=True,

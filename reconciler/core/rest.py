@@ -1,9 +1,9 @@
-"""Services at rest: what was found of them holds for as long as nothing changes of all that it was found by. Pure.
+"""Services at which nothing is to be done: what was found of them holds for as long as nothing changes of all that it
+was found by, and until the time that it named. Pure.
 
 It is for engines with controllers of their own, where thousands of services are looked at again and again of which
-nothing is new. A service is at rest only where time alone can change nothing: none of what is planned for one without a
-rollout, a return, a drain, a lifetime or a wait asks for the time, but for losses that are forgotten after a while, and
-at rest there were too few of them to matter already.
+nothing is new, at rest or while the engine works. A plan says at which time it would be another one without any news;
+only losses are forgotten after a while without a word, and at a service in sync there were too few of them to matter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reconciler.core.status import ServicePlan, Sync
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """All that the plan of one service at rest is a function of."""
+    """All that the plan of one service is a function of."""
 
     parts: tuple[object, ...]
     at: datetime
@@ -38,13 +38,16 @@ def basis(question: Question, wish: Wish, instances: tuple[Instance, ...], group
     if desired.spec.lifetime is not None or name in question.findings or name in question.demands:
         return None
     memory, live = question.memory.services.get(name), question.live
-    image = live.images.get(desired.spec.image.pinned)
-    return Basis((wish, memory, instances, groups, live.routes.get(name), image, question.native), question.now)
+    targets = (desired, wish.fallback)
+    images = tuple(live.images.get(target.spec.image.pinned) for target in targets if target is not None)
+    able_since = question.able_since.get(name, question.up_since)
+    parts = (wish, memory, instances, groups, live.routes.get(name), images, question.native)
+    return Basis((*parts, able_since, question.changes_held), question.now)
 
 
 class Rests:
-    """What was found of the services of one environment that are at rest. What a look neither recalls nor notes is
-    forgotten with it."""
+    """What was found of the services of one environment at which nothing is to be done. What a look neither recalls nor
+    notes is forgotten with it."""
 
     def __init__(self, before: Mapping[str, tuple[Basis, ServicePlan]] | None = None) -> None:
         self._before = before or {}
@@ -63,15 +66,13 @@ class Rests:
         known = self._before.get(name)
         if known is None or now is None or not known[0].holds(now):
             return None
+        if known[1].recheck_at is not None and now.at >= known[1].recheck_at:
+            return None
         self._noted[name] = known
         return known[1]
 
     def note(self, now: Basis | None, found: ServicePlan, memory: ServiceMemory | None) -> None:
         """What was `found`; it is kept if only news can change it."""
-        if now is not None and memory is not None and _is_at_rest(found, memory):
+        forgets = found.sync is not Sync.SYNCED and memory is not None and bool(memory.losses)
+        if now is not None and memory is not None and not found.steps and not forgets:
             self._noted[found.service] = now, found
-
-
-def _is_at_rest(found: ServicePlan, memory: ServiceMemory) -> bool:
-    quiet = found.sync is Sync.SYNCED and not found.steps and found.recheck_at is None
-    return quiet and memory.rollout is None and memory.returning is None

@@ -59,6 +59,7 @@ class Inbox:
         self._taken: set[str] = set()
         self._timers: dict[str, _Timer] = {}
         self._cycles: dict[str, int] = {}
+        self._rests: dict[str, float] = {}
         self._closed = False
 
     def request(self, environment: str, cause: Cause) -> None:
@@ -102,7 +103,7 @@ class Inbox:
             while not self._closed:
                 self._ring()
                 for environment in self._due:
-                    if environment not in self._taken:
+                    if environment not in self._taken and not self._left_of_rest(environment):
                         self._cycles[environment] = self._cycles.get(environment, 0) + 1
                         self._taken.add(environment)
                         return environment, self._due.pop(environment)
@@ -118,12 +119,18 @@ class Inbox:
             self._taken.discard(environment)
             self._changed.notify_all()
 
+    def rest(self, environment: str, seconds: float) -> None:
+        """For so long events of the engine alone do not make `environment` due: they are looked at together."""
+        with self._changed:
+            self._rests[environment] = self._clock.monotonic() + seconds
+
     def forget(self, environment: str) -> None:
         """`environment` is no longer configured: drop what is due and its timer."""
         with self._changed:
             self._due.pop(environment, None)
             self._timers.pop(environment, None)
             self._cycles.pop(environment, None)
+            self._rests.pop(environment, None)
 
     def close(self) -> None:
         """Wake every `take` with None, and accept nothing more."""
@@ -140,11 +147,20 @@ class Inbox:
             return len(self._due)
 
     def _add(self, environment: str, causes: Sequence[Cause]) -> None:
-        merged = self._due.get(environment, ())
+        known = self._due.get(environment, ())
+        merged = known
         for cause in causes:
             merged = merge(merged, cause)
         self._due[environment] = merged
-        self._changed.notify_all()
+        # Thousands of events may come within a second: only what makes a difference to who waits wakes anybody.
+        if environment not in self._taken and not (known and _of_engine(causes)):
+            self._changed.notify_all()
+
+    def _left_of_rest(self, environment: str) -> float:
+        """Seconds for which what is due of an environment waits for more of its kind."""
+        if not _of_engine(self._due[environment]):
+            return 0.0
+        return max(self._rests.get(environment, 0.0) - self._clock.monotonic(), 0.0)
 
     def _ring(self) -> None:
         """Move the timers that have run out to what is due."""
@@ -155,8 +171,13 @@ class Inbox:
     def _patience(self, end: float | None) -> float | None:
         """Seconds until the next timer or `end`; None: until something changes."""
         moments = [timer.due for timer in self._timers.values()]
+        moments.extend(self._rests.get(name, 0.0) for name in self._due if name not in self._taken)
         if end is not None:
             if end <= self._clock.monotonic():
                 return 0.0
             moments.append(end)
         return max(min(moments) - self._clock.monotonic(), 0.001) if moments else None
+
+
+def _of_engine(causes: Sequence[Cause]) -> bool:
+    return all(cause.kind == "engine" for cause in causes)

@@ -1,4 +1,4 @@
-"""What is kept of services at rest: it is used, and whatever happens it is what a plan made anew would be.
+"""What is kept of services with nothing to do: it is used, and whatever happens it is what a plan made anew would be.
 
 The comparison itself is in `NativeScene.look`, so that each test of releases on such engines makes it, too.
 """
@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from reconciler.core.analysis import Verdict
 from reconciler.core.delivery import Rollout, Route, Scaling, Strategy
 from reconciler.core.errors import Reason
+from reconciler.core.freeze import Held
 from reconciler.core.gate import GateFinding
 from reconciler.core.live import Difference, ImageState, ImageStatus, LiveState
-from reconciler.core.memory import RolloutMemory, ServiceMemory, Suspension
+from reconciler.core.memory import ServiceMemory, Suspension
+from reconciler.core.model import ImageRef
 from reconciler.core.plan import plan
 from reconciler.core.question import Question, Wish
 from reconciler.core.rest import Rests, basis
@@ -48,17 +50,38 @@ def test_a_clock_that_was_set_back_is_news() -> None:
     assert plan(replace(question, now=question.now - timedelta(hours=1)), rests).services["web"] is not first
 
 
-def test_what_waits_for_the_time_is_never_kept() -> None:
-    scene = native(lifetime=timedelta(days=1))
-    assert not keeps(scene)
+def test_what_waits_for_the_time_is_kept_until_then() -> None:
     scene = native(rollout=Rollout(Strategy.BLUE_GREEN, hold=timedelta(minutes=5)))
     scene.commit("b")
     scene.until("Promoted")
-    while len(scene.groups()) > 1:
-        assert not keeps(scene)
-        scene.rounds(10)
+    scene.rounds(10)
+    first = scene.service
+    assert len(scene.groups()) == 2
+    assert first.recheck_at is not None
+    assert keeps(scene)
+    scene.clock.advance(first.recheck_at - scene.clock.now() - timedelta(seconds=1))
+    assert scene.service is first
+    scene.clock.advance(timedelta(seconds=1))
+    assert scene.service is not first
     scene.settle()
     assert keeps(scene)
+
+
+def test_what_waits_for_the_engine_is_kept_until_its_deadline() -> None:
+    scene = native()
+    scene.cluster.sick.add("b")
+    scene.commit("b", rollout=Rollout(progress_deadline=timedelta(minutes=5)))
+    scene.rounds(20)
+    first = scene.service
+    assert (first.waiting, first.steps) != ("", ())
+    assert keeps(scene)
+    assert first.recheck_at is not None
+    scene.clock.advance(first.recheck_at - scene.clock.now())
+    assert scene.service is not first
+
+
+def test_a_lifetime_is_never_kept() -> None:
+    assert not keeps(native(lifetime=timedelta(days=1)))
 
 
 def by_hand(scene: NativeScene) -> None:
@@ -138,7 +161,7 @@ def test_what_is_never_kept() -> None:
         assert not kept(question, replace(wish, **change))
 
 
-def test_only_what_is_at_rest_is_kept() -> None:
+def test_only_what_time_alone_does_not_change_is_kept() -> None:
     question = native().question()
     found, memory = plan(question).services["web"], question.memory.services["web"]
     now = basis(question, question.wishes["web"], question.live.instances, question.live.groups)
@@ -150,11 +173,33 @@ def test_only_what_is_at_rest_is_kept() -> None:
         return look.anew().recalled("web", now) is found
 
     assert kept(found, memory)
+    assert kept(found, replace(memory, losses=(question.now,)))
+    assert kept(replace(found, sync=Sync.OUT_OF_SYNC), memory)
+    assert not kept(replace(found, sync=Sync.OUT_OF_SYNC), replace(memory, losses=(question.now,)))
     assert not kept(found, None)
-    for change in ({"sync": Sync.OUT_OF_SYNC}, {"steps": (SweepOrphan("x"),)}, {"recheck_at": question.now}):
+    for change in ({"steps": (SweepOrphan("x"),)}, {"recheck_at": question.now}):
         assert not kept(replace(found, **change), memory)
-    assert not kept(found, replace(memory, returning=question.now))
-    assert not kept(found, replace(memory, rollout=RolloutMemory(memory.stable, question.now, question.now)))
+
+
+def test_what_is_asked_of_one_service_is_known_by_more_than_the_engine() -> None:
+    question = native().question()
+    wish, live, now = question.wishes["web"], question.live, question.now
+
+    def found_by(asked: Question, by: Wish = wish) -> object:
+        known = basis(asked, by, live.instances, live.groups)
+        assert known is not None
+        return known.parts
+
+    assert found_by(question) == found_by(replace(question))
+    assert found_by(replace(question, up_since=now)) == found_by(replace(question, able_since={"web": now}))
+    for change in ({"up_since": now}, {"able_since": {"web": now}}, {"changes_held": Held(Reason.FROZEN, "", now)}):
+        assert found_by(replace(question, **change)) != found_by(question)
+    assert wish.desired is not None
+    other = replace(wish.desired, spec=replace(wish.desired.spec, image=ImageRef("x", "sha256:" + "0" * 64)))
+    both = replace(wish, fallback=other)
+    lost = {other.spec.image.pinned: ImageState(ImageStatus.FAILED, Reason.IMAGE_NOT_FOUND, "gone")}
+    failed = replace(question, live=replace(live, images={**live.images, **lost}))
+    assert found_by(question, both) != found_by(failed, both)
 
 
 def test_whoever_adds_to_what_is_asked_thinks_of_what_is_kept() -> None:

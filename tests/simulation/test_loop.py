@@ -12,6 +12,7 @@ from reconciler.core.errors import Fenced, Reason
 from reconciler.core.live import Phase
 from reconciler.core.record import What
 from reconciler.core.status import Sync
+from reconciler.ports import Cause
 from tests.support.fake_journal import FakeJournal
 from tests.support.world import DIRECTORY, ENVIRONMENT, DiedError, World, image, manifest
 
@@ -306,3 +307,25 @@ def test_a_newer_commit_ends_a_cycle_between_two_steps() -> None:
     world.news = lambda: False
     world.drive()
     assert world.serving() == ["a"] * 4
+
+
+def test_where_a_look_takes_long_events_in_vain_are_looked_at_ever_more_seldom() -> None:
+    world = stable()
+    settle = world.engine.settle
+
+    def slowly() -> None:
+        settle()
+        world.clock.elapsed += 0.1
+
+    world.engine.settle = slowly  # type: ignore[method-assign]
+
+    def rest(kind: str) -> float:
+        return round(world.reconciler.reconcile(ENVIRONMENT, [Cause(kind, world.clock.now())]).rest, 3)
+
+    assert rest("poll") == 0.2
+    assert [rest("engine") for _ in range(5)] == [0.4, 0.8, 1.0, 1.0, 1.0]
+    assert [rest("operator"), rest("engine")] == [0.2, 0.4]
+    world.engine.containers.popitem()
+    assert rest("engine") == 0.2, "there was something to do"
+    world.engine.settle = settle  # type: ignore[method-assign]
+    assert rest("engine") == 0.0

@@ -162,6 +162,34 @@ def test_no_timer_waits_for_ever(inbox, clock, at):
     assert inbox.take(0) is not None
 
 
+def test_in_a_rest_events_of_the_engine_wait_for_each_other(inbox, clock):
+    inbox.rest("a", 3.0)
+    inbox.request("a", cause("engine", 1))
+    inbox.request("b", cause("engine"))
+    assert inbox.take(0)[0] == "b", "the others do not rest"
+    clock.seconds = 2.9
+    inbox.request("a", cause("engine", 2))
+    assert inbox.take(0) is None
+    clock.seconds = 3.0
+    assert inbox.take(0) == ("a", (cause("engine", 2),))
+
+
+@pytest.mark.parametrize("kind", ["poll", "webhook", "file", "operator", "recheck", "traffic"])
+def test_a_rest_holds_up_nothing_else(inbox, kind):
+    inbox.rest("a", 3600.0)
+    inbox.request("a", cause("engine"))
+    assert inbox.take(0) is None
+    inbox.request("a", cause(kind))
+    assert inbox.take(0) == ("a", (cause("engine"), cause(kind)))
+
+
+def test_the_end_of_a_rest_wakes_a_waiting_take():
+    inbox = Inbox(SystemClock())
+    inbox.rest("a", 0.2)
+    inbox.request("a", cause("engine"))
+    assert inbox.take(30) == ("a", (cause("engine"),))
+
+
 def test_what_is_forgotten_does_not_come_back(inbox, clock):
     inbox.request("a", cause())
     inbox.later("a", 1.0, cause())
@@ -185,6 +213,17 @@ def test_a_waiting_take_wakes_up(act, found):
     act(inbox)
     taker.join(10)
     assert answers == [found]
+
+
+def test_what_ends_a_rest_wakes_a_waiting_take():
+    inbox, answers = Inbox(SystemClock()), []
+    inbox.rest("a", 3600.0)
+    inbox.request("a", cause("engine"))
+    taker = threading.Thread(target=lambda: answers.append(inbox.take(30)))
+    taker.start()
+    inbox.request("a", cause("poll"))
+    taker.join(10)
+    assert answers == [("a", (cause("engine"), cause("poll")))]
 
 
 def test_done_wakes_a_waiting_take():
