@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.core.added_fields import tree
-from reconciler.core.kubernetes_json import Json, items, table, text
+from reconciler.core.kubernetes_json import Json, items, text
 from reconciler.core.kubernetes_labels import MANAGER
-from reconciler.core.managed_fields import as_applied, field_set, is_of
+from reconciler.core.managed_fields import as_applied, field_set, is_of, owners_patch
 
 
 def entry_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -44,7 +44,7 @@ def as_adopted(made: Json) -> Json | None:
 
 def adoption(made: Json, wanted: Json) -> list[Json]:
     """The JSON patch that makes the fields of `wanted`, and no others, applied ones of the object `made`."""
-    return _owned(made, [{**_entry(made), "fieldsV1": field_set(wanted)}])
+    return owners_patch(made, [{**_entry(made), "fieldsV1": field_set(wanted)}], state="uid")
 
 
 def conversion(live: Json) -> list[Json]:
@@ -52,7 +52,7 @@ def conversion(live: Json) -> list[Json]:
 
     Some time has passed since: what others set meanwhile stays theirs, so that it is told.
     """
-    return _owned(live, [*_others(live), _entry(live)])
+    return owners_patch(live, [*_others(live), _entry(live)], state="uid")
 
 
 def _others(made: Json) -> list[Mapping[str, Any]]:
@@ -67,10 +67,3 @@ def _entry(made: Json) -> Json:
         **(entry_of(made) or {}),
     }
     return {**mine, "operation": "Apply"}
-
-
-def _owned(made: Json, entries: list[Mapping[str, Any]]) -> list[Json]:
-    return [
-        {"op": "test", "path": "/metadata/uid", "value": table(made, "metadata")["uid"]},
-        {"op": "replace", "path": "/metadata/managedFields", "value": entries},
-    ]

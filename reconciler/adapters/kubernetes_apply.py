@@ -17,7 +17,7 @@ from typing import Any
 
 from reconciler.adapters.kubernetes_adopt import adoption, conversion, entry_of
 from reconciler.adapters.kubernetes_cache import MADE, Cache, small
-from reconciler.adapters.kubernetes_client import JSON_PATCH, Api, ApiError
+from reconciler.adapters.kubernetes_client import Api, ApiError
 from reconciler.core import names
 from reconciler.core.added_fields import claim
 from reconciler.core.errors import Reason, Retryable, Stalled
@@ -103,20 +103,7 @@ class Objects:
         if known is None:
             return
         uid = str(known["metadata"]["uid"])
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": uid},
-        }
-        hit("kubernetes.before_remove")
-        try:
-            answer = self._api.call("DELETE", self._path(Ref(kind, found.name)), body=options)
-        except ApiError as error:
-            if error.status not in (404, 409):  # it went, or another one took its place
-                raise
-            answer = {}
-        hit("kubernetes.after_remove")
+        answer = self._api.remove(self._path(Ref(kind, found.name)), uid)
         if answer.get("kind") == kind and answer["metadata"].get("finalizers"):
             self._cache.saw(kind, "MODIFIED", small(answer))  # it stays until somebody else is done with it
         else:
@@ -180,7 +167,7 @@ class Objects:
     def _adopted(self, made: Json, wanted: Json) -> Json:
         """The object after our entry became one of Apply."""
         hit("kubernetes.before_adopt")
-        adopted = self._patched(ref(wanted), adoption(made, wanted))
+        adopted = self._api.patch(self._path(ref(wanted)), adoption(made, wanted))
         hit("kubernetes.after_adopt")
         return adopted
 
@@ -200,7 +187,7 @@ class Objects:
             hit("kubernetes.before_apply")
             answer = self._api.apply(self._path(found), body)
         except ApiError as error:
-            if not _is_another(error):
+            if not error.is_another():
                 raise
             self._cache.doubted(found.kind, found.name, uid)
             return False
@@ -212,7 +199,7 @@ class Objects:
         """Finish what a crash interrupted between creation and adoption; False when another object is there."""
         live = self._api.call("GET", self._path(found))
         if live["metadata"]["uid"] == uid and entry_of(live) is not None:
-            self._patched(found, conversion(live))
+            self._api.patch(self._path(found), conversion(live))
         return bool(live["metadata"]["uid"] == uid)
 
     def _claimed(self, wanted: Json, uid: str) -> bool:
@@ -227,9 +214,9 @@ class Objects:
                 return True
             hit("kubernetes.before_claim")
             try:
-                self._patched(ref(wanted), patch)
+                self._api.patch(self._path(ref(wanted)), patch)
             except ApiError as error:
-                if error.status not in (409, 422):
+                if error.status != 409:
                     raise
                 refusal = error  # by now it is another state than the one that was read
                 continue
@@ -244,10 +231,6 @@ class Objects:
         hit("kubernetes.before_hand_over")
         self._api.apply(self._path(found), body, manager=COUNT_MANAGER)
         hit("kubernetes.after_hand_over")
-
-    def _patched(self, found: Ref, patch: list[Json]) -> Json:
-        query = {"fieldManager": MANAGER}
-        return self._api.call("PATCH", self._path(found), query=query, body=patch, content_type=JSON_PATCH)
 
     def _create_secret(self, wanted: Json) -> None:
         about = wanted["metadata"]
@@ -306,10 +289,3 @@ def _is_so(known: Json, wanted: Json) -> bool:
         return True
     alike = annotation(known, names.LABEL_SHAPE) == annotation(wanted, names.LABEL_SHAPE)
     return alike and not known.get("differences") and MADE not in known
-
-
-def _is_another(error: ApiError) -> bool:
-    """Whether a call failed because the object with that uid is not there, or another one has its name."""
-    causes = error.details.get("causes")
-    fields = [one.get("field") for one in causes if isinstance(one, dict)] if isinstance(causes, list) else []
-    return error.status in (404, 409) or (error.status == 422 and "metadata.uid" in fields)

@@ -24,6 +24,7 @@ from reconciler.adapters.kubernetes_errors import UNANSWERED, ApiError, Target, 
 from reconciler.adapters.kubernetes_pool import Bucket, Pool
 from reconciler.core.kubernetes_json import Json
 from reconciler.core.kubernetes_labels import MANAGER
+from reconciler.failpoints import hit
 from reconciler.settings import KubernetesSettings
 
 APPLY, JSON_PATCH, MERGE_PATCH = (
@@ -124,6 +125,31 @@ class Api:
         if dry_run:
             query["dryRun"] = "All"
         return self.call("PATCH", path, query=query, body=body, content_type=APPLY)
+
+    def patch(self, path: str, steps: list[Json]) -> Json:
+        """A JSON patch by us; returns the object as it is then."""
+        return self.call("PATCH", path, query={"fieldManager": MANAGER}, body=steps, content_type=JSON_PATCH)
+
+    def remove(self, path: str, uid: str) -> Json:
+        """Delete an object, what belongs to it after it, if it is still the one with this uid.
+
+        Returns the answer, empty where it is not.
+        """
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        hit("kubernetes.before_remove")
+        try:
+            answer = self.call("DELETE", path, body=options)
+        except ApiError as error:
+            if error.status not in (404, 409):  # it went, or another one took its place
+                raise
+            answer = {}
+        hit("kubernetes.after_remove")
+        return answer
 
     def pages(
         self,

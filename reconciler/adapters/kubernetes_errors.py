@@ -85,6 +85,16 @@ class ApiError(Exception):
         """Whether the Status names this cause."""
         return any(one.get("reason") == reason for one in self.causes())
 
+    def is_another(self) -> bool:
+        """Whether the object is not there any more as it was looked at, or one is where there was none.
+
+        The uid as a precondition is answered as a change of it, by 422; where nothing is there any more by 409 or 404.
+        """
+        if self.status == 409:
+            return not self.caused_by("NamespaceTerminating")
+        other = self.status == 422 and any(one.get("field") == "metadata.uid" for one in self.causes())
+        return other or self.reason == "NotFound"
+
 
 def _shortened(message: str) -> str:
     return message if len(message) <= HEAD + TAIL else f"{message[:HEAD]} … {message[-TAIL:]}"
@@ -115,7 +125,7 @@ def translated(error: Exception, where: str) -> ReconcilerError:
             return _forbidden(error, place)
         case 404:
             return Retryable(Reason.ENGINE_REFUSED, f"is not there: {error.message}", where=place, after=after)
-        case 409:
+        case _ if error.is_another():
             return Retryable(
                 Reason.ENGINE_REFUSED, f"somebody else changed it at the same time: {error.message}", where=place
             )

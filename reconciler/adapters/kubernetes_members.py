@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import structlog
 
-from reconciler.adapters.kubernetes_client import JSON_PATCH, Api, ApiError, translated
+from reconciler.adapters.kubernetes_client import Api, ApiError, translated
 from reconciler.adapters.kubernetes_followed import Scope
 from reconciler.core.bundle_inventory import Entry
 from reconciler.core.bundle_ownership import ADOPT, REPLACE, Whose, is_member, kept_because, takeover, whose
 from reconciler.core.errors import Reason, Rejected, Retryable, Stalled
 from reconciler.core.kubernetes_json import Json, text
-from reconciler.core.kubernetes_labels import MANAGER, annotation
+from reconciler.core.kubernetes_labels import annotation
 from reconciler.failpoints import hit
 
 ATTEMPTS = 3
@@ -107,7 +107,7 @@ class Members:
                     continue
                 if live is not None and _is_immutable(error) and _may_be_remade(wanted):
                     self._remove_first(wanted.entry, scope, live)
-                elif not _is_another(error, live):
+                elif not error.is_another() or (live is None and error.status == 404):
                     raise
             else:
                 return answer
@@ -133,7 +133,7 @@ class Members:
             _LOG.info("object kept", object=entry.identity.shown, why=why)
             return False
         if not text(live, "metadata", "deletionTimestamp"):
-            self._delete(entry, scope, live)
+            self._api.remove(self._path(entry, scope), live["metadata"]["uid"])
         return True
 
     def is_gone(self, entry: Entry, scope: Scope, marks: Mapping[str, str], deadline: float) -> bool:
@@ -163,31 +163,15 @@ class Members:
         """The object after the fields became ours that the tool applied which had it before."""
         hit("kubernetes.before_adopt")
         patch = takeover(live, wanted.body["apiVersion"])
-        path = self._path(wanted.entry, scope)
-        found = self._api.call("PATCH", path, query={"fieldManager": MANAGER}, body=patch, content_type=JSON_PATCH)
+        found = self._api.patch(self._path(wanted.entry, scope), patch)
         hit("kubernetes.after_adopt")
         return found
 
     def _remove_first(self, entry: Entry, scope: Scope, live: Json) -> None:
         """Delete an object that has to be made anew. Raises Retryable when it is not gone in time."""
-        self._delete(entry, scope, live)
+        self._api.remove(self._path(entry, scope), live["metadata"]["uid"])
         if not self.is_gone(entry, scope, {}, time.monotonic() + GONE_WITHIN):
             raise Retryable(Reason.ENGINE_REFUSED, "it is still being deleted", where=self._where(entry))
-
-    def _delete(self, entry: Entry, scope: Scope, live: Json) -> None:
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": live["metadata"]["uid"]},
-        }
-        hit("kubernetes.before_remove")
-        try:
-            self._api.call("DELETE", self._path(entry, scope), body=options)
-        except ApiError as error:
-            if error.status not in (404, 409):  # it went, or another one took its place
-                raise
-        hit("kubernetes.after_remove")
 
     @staticmethod
     def _path(entry: Entry, scope: Scope) -> str:
@@ -209,12 +193,4 @@ def _is_unserved(error: ApiError) -> bool:
 def _is_immutable(error: ApiError) -> bool:
     """Whether an object was refused because it exists with another value in a field that never changes."""
     said = [error.message, *(str(each.get("message")) for each in error.causes())]
-    return error.status == 422 and any(_IMMUTABLE.search(each) for each in said)
-
-
-def _is_another(error: ApiError, live: Json | None) -> bool:
-    """Whether the object is not there any more as it was looked at, or one is where there was none."""
-    if error.status == 409 and not error.caused_by("NamespaceTerminating"):
-        return True
-    fields = [each.get("field") for each in error.causes()]
-    return live is not None and (error.reason == "NotFound" or (error.status == 422 and "metadata.uid" in fields))
+    return error.status == 422 and not error.is_another() and any(_IMMUTABLE.search(each) for each in said)

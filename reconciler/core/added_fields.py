@@ -28,6 +28,7 @@ from reconciler.core.managed_fields import (
     holder,
     is_of,
     owned,
+    owners_patch,
     said_by,
     step,
     words,
@@ -100,12 +101,7 @@ def claim(live: Json, version: str) -> list[Json]:
         **before,
         "fieldsV1": united(_fields(before), claimed),
     }
-    metadata = live["metadata"]
-    return [
-        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
-        {"op": "replace", "path": "/metadata/managedFields", "value": [*rest, mine]},
-    ]
+    return owners_patch(live, [*rest, mine])
 
 
 def united(one: Mapping[str, Any], other: Mapping[str, Any]) -> Json:

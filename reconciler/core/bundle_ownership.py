@@ -17,7 +17,7 @@ from reconciler.core.added_fields import united
 from reconciler.core.kubernetes_identity import group_of
 from reconciler.core.kubernetes_json import Json, items, table, text
 from reconciler.core.kubernetes_labels import MANAGER, annotation, label, labels
-from reconciler.core.managed_fields import is_of
+from reconciler.core.managed_fields import is_of, owners_patch
 
 ADOPT = "reconciler.dev/adopt"
 REPLACE = "reconciler.dev/replace"
@@ -116,12 +116,7 @@ def takeover(live: Json, api_version: str) -> list[Json]:
     if mine:
         entry = {"manager": MANAGER, "operation": "Apply", "apiVersion": api_version, "fieldsType": "FieldsV1"}
         rest.append({**entry, "fieldsV1": mine})
-    # Another state of the object is a conflict (409) for a resourceVersion that is replaced; a failed `test` would be
-    # told as an invalid request. That is how client-go does it (util/csaupgrade).
-    return [
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
-        {"op": "add", "path": "/metadata/managedFields", "value": rest},
-    ]
+    return owners_patch(live, rest)
 
 
 def kept_because(live: Json) -> str:

@@ -252,6 +252,19 @@ def _parsed(value: str) -> Any:  # noqa: ANN401 - JSON
         return None
 
 
+def owners_patch(live: Json, entries: Sequence[Mapping[str, Any]], *, state: str = "resourceVersion") -> list[Json]:
+    """The JSON patch that makes `entries` the managedFields of an object in this state of it, or with `state` "uid" in
+    any state of just this object.
+
+    What is replaced by another value is refused: a resourceVersion as a conflict (409), a uid as a change of it (422
+    that names the field). A failed `test` would be told as an invalid request. So does client-go (util/csaupgrade).
+    """
+    return [
+        {"op": "replace", "path": f"/metadata/{state}", "value": live["metadata"][state]},
+        {"op": "add", "path": "/metadata/managedFields", "value": entries},
+    ]
+
+
 def _flat(rendered: Json) -> Iterator[tuple[Path, Any]]:
     """The fields of an object of ours as an API server will own them: what it is called is nobody's."""
     metadata = {key: rendered["metadata"][key] for key in ("labels", "annotations") if key in rendered["metadata"]}

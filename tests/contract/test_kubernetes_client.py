@@ -127,6 +127,13 @@ def test_refusals_are_told_apart(
     assert message.split(":", maxsplit=1)[0] in str(found)
 
 
+def test_another_object_in_its_place_is_no_refusal(api: Api) -> None:
+    api.call("POST", MAPS, body=map_of("a"))
+    other = {**map_of("a"), "metadata": {"name": "a", "uid": "1"}}
+    found = failure(api, lambda: api.apply(f"{MAPS}/a", other))
+    assert (type(found), found.reason) == (Retryable, Reason.ENGINE_REFUSED)
+
+
 def test_what_is_forbidden_is_named_as_a_role_does(api: Api, house: KubeHouse) -> None:
     house.faults.append(Fault("WATCH", 403, "Forbidden", "no"))
     path = "/apis/apps/v1/namespaces/prod/deployments"

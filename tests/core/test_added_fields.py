@@ -16,7 +16,7 @@ from reconciler.core.kubernetes_objects import group_objects, route_objects
 from reconciler.core.kubernetes_slim import additions, differences, is_touched, slim
 from tests.core.test_managed_fields import LIVE, MAIN, STRANGE
 from tests.support.kube_answers import GONE, answered, changed, entry
-from tests.support.kube_fields import applied
+from tests.support.kube_fields import applied, patch
 from tests.support.kube_specs import PLACE, RICH, SECRETS, VERSION, ensure, lead
 
 Json = dict[str, Any]
@@ -54,15 +54,13 @@ def details(live: Json) -> list[str]:
 
 
 def claimed(live: Json) -> Json:
-    """The object after the patch."""
-    live = copy.deepcopy(live)
+    """The object after the patch; each step has to fit."""
+    found = copy.deepcopy(live)
     for step in fields.claim(live, live["apiVersion"]):
-        assert step["op"] in ("test", "replace")
-        if step["op"] == "test":
-            assert live["metadata"][step["path"].rpartition("/")[2]] == step["value"]
-        else:
-            live["metadata"]["managedFields"] = step["value"]
-    return live
+        patch(found, step)
+    before = live["metadata"]["managedFields"]
+    assert {**found, "metadata": {**found["metadata"], "managedFields": before}} == live
+    return found
 
 
 def repaired(live: Json) -> Json:

@@ -187,6 +187,12 @@ def _drop(live: Any, fields: Json, wanted: Any, others: Json) -> None:
             _drop(located(live, key), below, inner, others.get(key, {}))
 
 
+def count(before: Json, after: Json) -> None:
+    """Another generation for every change of what is declared, as the real one counts."""
+    if before.get("spec") != after.get("spec"):
+        after["metadata"]["generation"] += 1
+
+
 def patch(found: Any, step: Json) -> None:
     """One step of a JSON patch. Raises ValueError."""
     *way, last = step["path"].strip("/").split("/")
@@ -194,9 +200,6 @@ def patch(found: Any, step: Json) -> None:
         for word in way:
             found = found[int(word) if isinstance(found, list) else word]
         place: Any = int(last) if isinstance(found, list) else last
-        if step["op"] == "test":
-            assert found[place] == step["value"]
-        else:
-            found[place] = step["value"]
-    except (KeyError, IndexError, AssertionError) as error:
+        found[place] = step["value"]
+    except (KeyError, IndexError) as error:
         raise ValueError(step["path"]) from error

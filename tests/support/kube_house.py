@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-from tests.support.kube_fields import applied, differing, fields_of, merge, own, patch
+from tests.support.kube_fields import applied, count, differing, fields_of, merge, own, patch
 
 Json = dict[str, Any]
 KINDS = {
@@ -357,10 +357,13 @@ class _Handler(BaseHTTPRequestHandler):
                     patch(changed, step)
             except ValueError as error:
                 raise Refusal(422, "Invalid", f"the patch fails at {error}") from error
+            if changed["metadata"]["resourceVersion"] != known["metadata"]["resourceVersion"]:
+                raise Refusal(409, "Conflict", "the object has been modified")
+            _same_uid(changed["metadata"]["uid"], known)
         else:
             merge(changed, body)
             own(changed, manager, "Update", differing(known, changed), known)
-        _count(known, changed)
+        count(known, changed)
         return house.store("MODIFIED", namespace, plural, changed)
 
     def _apply(self, namespace: str, plural: str, known: Json | None, body: Json, manager: str) -> Json:
@@ -369,11 +372,10 @@ class _Handler(BaseHTTPRequestHandler):
             if uid:
                 raise Refusal(409, "Conflict", "uid mismatch: no existing object was found")
             known = {"metadata": _born(namespace)}
-        elif uid and uid != known["metadata"]["uid"]:
-            cause = {"field": "metadata.uid", "reason": "FieldValueInvalid"}
-            raise Refusal(422, "Invalid", "metadata.uid: field is immutable", {"causes": [cause]})
+        elif uid:
+            _same_uid(uid, known)
         changed = applied(known, body, manager)
-        _count(known, changed)
+        count(known, changed)
         return self.state.store("MODIFIED", namespace, plural, changed)
 
 
@@ -382,10 +384,10 @@ def _born(namespace: str) -> Json:
     return {"namespace": namespace, "uid": str(uuid.uuid4()), "creationTimestamp": now, "generation": 1}
 
 
-def _count(before: Json, after: Json) -> None:
-    """Another generation for every change of what is declared, as the real one counts."""
-    if before.get("spec") != after.get("spec"):
-        after["metadata"]["generation"] += 1
+def _same_uid(uid: str, known: Json) -> None:
+    if uid != known["metadata"]["uid"]:
+        cause = {"field": "metadata.uid", "reason": "FieldValueInvalid"}
+        raise Refusal(422, "Invalid", "metadata.uid: field is immutable", {"causes": [cause]})
 
 
 def _selector(text: str) -> dict[str, str]:
