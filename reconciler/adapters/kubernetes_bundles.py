@@ -21,14 +21,13 @@ from reconciler.adapters.kubernetes_cache import Cache, small
 from reconciler.adapters.kubernetes_client import Api, ApiError, translated
 from reconciler.adapters.kubernetes_followed import Followed, Scope
 from reconciler.adapters.kubernetes_kinds import Kinds, Resource
-from reconciler.adapters.kubernetes_members import Members, Wanted
+from reconciler.adapters.kubernetes_members import GONE_WITHIN, LOOK_EACH, Members, Wanted
 from reconciler.core import bundle_live, names
 from reconciler.core.bundle_inventory import (
     MEMBER,
     Defined,
     Entry,
     Inventory,
-    config_map_name,
     defined,
     entry_of,
     held,
@@ -48,8 +47,6 @@ from reconciler.core.steps import EnsureGroup
 
 KIND_WITHIN = 20.0
 """Seconds within which a cluster serves a kind whose definition was applied."""
-GONE_WITHIN = 10.0
-LOOK_EACH = 0.1
 _CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps", namespaced=True)
 
 
@@ -148,7 +145,7 @@ class Bundles:
             return
         if inventory.prune:
             self._all_gone(self._removed(name, tuple(inventory.entries())))
-        self._objects.remove(Ref("ConfigMap", config_map_name(name)))
+        self._objects.remove(Ref("ConfigMap", names.inventory(name)))
 
     def stop(self) -> None:
         """Ask all threads to end."""
@@ -160,7 +157,7 @@ class Bundles:
         self._followed.join(left)
 
     def _inventory(self, name: str) -> Inventory | None:
-        known = self._cache.get("ConfigMap", config_map_name(name))
+        known = self._cache.get("ConfigMap", names.inventory(name))
         return self._parsed(known) if known is not None and is_inventory(known) else None
 
     def _parsed(self, found: Json) -> Inventory:
@@ -283,7 +280,7 @@ class Bundles:
     def _write(self, inventory: Inventory, before: Inventory | None) -> None:
         if before is not None and same(inventory, before):
             return
-        about = Identity("", "ConfigMap", self._place.namespace, config_map_name(inventory.name))
+        about = Identity("", "ConfigMap", self._place.namespace, names.inventory(inventory.name))
         body = written(inventory, self._place, self._environment)
         wanted, scope = Wanted(entry_of(body, about, ""), body), Scope(_CONFIG_MAP, self._place.namespace)
         answer = self._members.ensure(wanted, scope, self._members.judged(wanted, scope))

@@ -74,11 +74,6 @@ class Inventory:
         yield from self.leaving
 
 
-def config_map_name(name: str) -> str:
-    """What the inventory of a bundle is called."""
-    return f"{name}-{INVENTORY}"
-
-
 def is_inventory(found: Mapping[str, Any]) -> bool:
     """Whether a ConfigMap of ours stands for a bundle."""
     return label(found, names.LABEL_ROLE) == INVENTORY
@@ -91,7 +86,7 @@ def written(inventory: Inventory, place: Place, environment: str) -> Json:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": config_map_name(inventory.name),
+            "name": names.inventory(inventory.name),
             "namespace": place.namespace,
             "labels": {**marks, names.LABEL_ROLE: INVENTORY},
             "annotations": {
@@ -178,7 +173,6 @@ class Defined(NamedTuple):
 
     api_version: str
     kind: str
-    plural: str
     namespaced: bool
 
 
@@ -186,9 +180,8 @@ def defined(declared: Json) -> Iterator[Defined]:
     """The kinds that an object adds to the cluster, one for each version served: none where it is no definition."""
     if (group_of(text(declared, "apiVersion")), text(declared, "kind")) != _DEFINITION:
         return
-    group, called = text(declared, "spec", "group"), table(declared, "spec", "names")
+    group, kind = text(declared, "spec", "group"), text(declared, "spec", "names", "kind")
     namespaced = text(declared, "spec", "scope") == "Namespaced"
     for version in items(declared, "spec", "versions"):
         if version.get("served") is True:
-            api_version = f"{group}/{text(version, 'name')}"
-            yield Defined(api_version, text(called, "kind"), text(called, "plural"), namespaced)
+            yield Defined(f"{group}/{text(version, 'name')}", kind, namespaced)

@@ -19,7 +19,6 @@ from reconciler.core.bundle_inventory import (
     Defined,
     Entry,
     Inventory,
-    config_map_name,
     defined,
     entry_of,
     held,
@@ -79,7 +78,7 @@ def test_the_config_map_says_what_it_stands_for() -> None:
     found = written(BUNDLE, PLACE, ENVIRONMENT)
     assert (found["apiVersion"], found["kind"]) == ("v1", "ConfigMap")
     assert (found["metadata"]["name"], found["metadata"]["namespace"]) == ("edge-inventory", "shop")
-    assert found["metadata"]["name"] == config_map_name("edge")
+    assert found["metadata"]["name"] == "edge-inventory"
     assert found["metadata"]["labels"] == {**MARKS, names.LABEL_ROLE: INVENTORY}
     assert found["metadata"]["annotations"][OPERATED] == "op"
     assert found["data"]["leaving"] == f"/ConfigMap/shop/old\tv1\t{'c' * 16}\t{'d' * 16}\n"
@@ -219,8 +218,8 @@ DEFINITION = {
 
 def test_a_definition_adds_a_kind_in_each_version_that_is_served() -> None:
     assert list(defined(DEFINITION)) == [
-        Defined("x.dev/v1", "Thing", "things", True),
-        Defined("x.dev/v2", "Thing", "things", True),
+        Defined("x.dev/v1", "Thing", True),
+        Defined("x.dev/v2", "Thing", True),
     ]
     cluster = {**DEFINITION, "spec": {**DEFINITION["spec"], "scope": "Cluster"}}
     assert [each.namespaced for each in defined(cluster)] == [False, False]
