@@ -9,7 +9,6 @@ It must not install or start anything on this machine.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,7 @@ import yaml
 
 import reconciler
 from tools import daemon_image_archive, daemon_image_packages, daemon_image_sbom, daemon_image_wheels
+from tools.kept import cache, locked, remove_unused
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "deploy" / "image"
@@ -37,7 +37,6 @@ USER = 65532
 DATA = "var/lib/reconciler"
 SBOM = "usr/share/sbom/reconciler.cdx.json"
 REPOSITORY = "reconciler"
-UNUSED_DAYS = 30
 IMAGES_KEPT = 3
 EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -59,14 +58,13 @@ class Image:
 
 def build(*, fresh: bool = False) -> Image:
     """The image, from what is kept or built. Raises SystemExit with what to do."""
-    home = _home()
-    home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / "daemon-image.lock"):
+    home = cache()
+    with locked(home / "daemon-image.lock"):
         base = _kept_base(home)
         if fresh:
             shutil.rmtree(base, ignore_errors=True)
         if not base.exists():
-            _remove_unused(home)
+            remove_unused("daemon-base-*", "building-image-*")
             _build_base(base)
         os.utime(base)
         kept = home / f"daemon-image-{_hash([base.name], _program())}"
@@ -92,10 +90,6 @@ def load(host: str) -> str:
     finally:
         client.close()
     return image.tag
-
-
-def _home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconciler"
 
 
 def _program() -> list[Path]:
@@ -142,8 +136,8 @@ def _build_base(kept: Path) -> None:
         wheels = daemon_image_wheels.install_locked(python, version, contents["modules_dropped"])
         standard = Path("usr") / "lib" / f"python{version}"
         daemon_image_wheels.compile_modules(system, version, [standard])
-        locked = daemon_image_wheels.packages_folder(version)
-        daemon_image_wheels.compile_modules(python, version, [locked], system)
+        folder = daemon_image_wheels.packages_folder(version)
+        daemon_image_wheels.compile_modules(python, version, [folder], system)
         for root, name in ((system, "system.tar"), (python, "python.tar")):
             daemon_image_archive.write_layer(root, made / name, _owner, EPOCH)
         facts = {
@@ -264,24 +258,11 @@ def _building(kept: Path) -> Iterator[Path]:
         made.rename(kept)
 
 
-def _remove_unused(home: Path) -> None:
-    for path in [*home.glob("daemon-base-*"), *home.glob("building-image-*")]:
-        if path.is_dir() and time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def _remove_older(home: Path) -> None:
     """Each change of the sources leaves an image behind: the newest few stay, for runs that use them now."""
     images = sorted(home.glob("daemon-image-*/"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in images[IMAGES_KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def main() -> None:

@@ -6,21 +6,21 @@ It asks the Go toolchain and its module proxy only when the program is not there
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from tools.cluster_build import UNUSED_DAYS, cache, locked
+from tools.cluster_build import copy_definitions
+from tools.kept import cache, digest, go, locked, remove_unused, run_go
 
 SOURCES = Path(__file__).resolve().parent.parent / "tests" / "kube" / "gateway"
+_run = partial(run_go, "tests/kube/gateway", SOURCES)
 CONTROLLER = "traefik.io/gateway-controller"
 """What a GatewayClass of this program names."""
 PORT = 80
@@ -31,7 +31,7 @@ KINDS = ("backendtlspolicies", "gatewayclasses", "gateways", "grpcroutes", "http
 
 def missing() -> str:
     """Why the program cannot be had here; empty when it is there, or can be built."""
-    if _kept().exists() or _go() is not None:
+    if _kept().exists() or go() is not None:
         return ""
     return "no Go toolchain was found to build the Gateway of the tests (tests/kube/gateway)"
 
@@ -42,7 +42,7 @@ def program() -> Path:
     if not kept.exists():
         with locked(cache() / "kube-gateway.lock"):
             if not kept.exists():
-                _remove_unused()
+                remove_unused("kube-gateway-*", "building-gateway-*")
                 _build(kept)
     os.utime(kept)
     return kept / "gateway"
@@ -79,45 +79,16 @@ def running(kubeconfig: Path, namespace: str, classes: str, log: Path) -> Iterat
 
 
 def _kept() -> Path:
-    total = hashlib.sha256()
-    for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
-        content = path.read_bytes()
-        total.update(f"{path.relative_to(SOURCES)}\0{len(content)}\0".encode() + content)
-    return cache() / f"kube-gateway-{total.hexdigest()[:16]}"
-
-
-def _go() -> str | None:
-    return shutil.which("go", path=os.environ.get("PATH", "") + ":/usr/local/go/bin:/usr/lib/go/bin")
-
-
-def _remove_unused() -> None:
-    """Programs of other sources that nobody used for a while, and what a killed build left: the lock is ours."""
-    old = [path for path in cache().glob("kube-gateway-*") if time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400]
-    for path in (*old, *cache().glob("building-gateway-*")):
-        shutil.rmtree(path, ignore_errors=True)
+    return cache() / f"kube-gateway-{digest(SOURCES)}"
 
 
 def _build(kept: Path) -> None:
+    if go() is None:
+        raise SystemExit(missing())
     print("gateway  building tests/kube/gateway: two minutes the first time, then it is kept", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=cache(), prefix="building-gateway-") as directory:
         made = Path(directory) / "made"
         (made / "definitions").mkdir(parents=True)
         _run("build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", str(made / "gateway"), ".")
-        module = Path(_run("list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api").strip())
-        for kind in KINDS:
-            name = f"gateway.networking.k8s.io_{kind}.yaml"
-            shutil.copyfile(module / "config" / "crd" / "standard" / name, made / "definitions" / name)
+        copy_definitions(_run, KINDS, made / "definitions")
         made.rename(kept)
-
-
-def _run(*arguments: str) -> str:
-    go = _go()
-    if go is None:
-        raise SystemExit(missing())
-    variables = {**os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOWORK": "off"}
-    variables.pop("GOFLAGS", None)
-    done = subprocess.run([go, *arguments], check=False, capture_output=True, text=True, cwd=SOURCES, env=variables)
-    if done.returncode:
-        last = "\n".join(done.stderr.splitlines()[-15:])
-        raise SystemExit(f"tests/kube/gateway could not be built (go {arguments[0]}):\n{last}")
-    return done.stdout

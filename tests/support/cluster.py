@@ -31,6 +31,7 @@ from kubernetes.client.exceptions import ApiException
 from tools import cluster as tool
 from tools import cluster_build, images
 from tools import engine as started
+from tools.kept import cache, locked
 
 NAMED = os.environ.get("RECONCILER_TEST_KUBECONFIG", "")
 KEPT = os.environ.get("RECONCILER_TEST_CLUSTER_DIR", "")
@@ -91,16 +92,16 @@ def _shared(run: str, registry: str) -> Iterator[tool.Cluster]:
     home = Path(KEPT).parent if KEPT else Path(tempfile.gettempdir())
     directory = Path(KEPT) if KEPT else home / f"{PREFIX}{run[:12]}"
     home.mkdir(parents=True, exist_ok=True)
-    users, lock = home / f"{directory.name}.users", cluster_build.cache() / "kube-clusters.lock"
+    users, lock = home / f"{directory.name}.users", cache() / "kube-clusters.lock"
     me = started.Started(os.getpid(), started.born(os.getpid()))
     try:
-        with cluster_build.locked(lock):
+        with locked(lock):
             end_forgotten(home, directory)
             _note(users, [*_users(users), me])
             running = tool.up(directory, registry=registry)
         yield running
     finally:
-        with cluster_build.locked(lock):
+        with locked(lock):
             left = [one for one in _users(users) if one != me]
             _note(users, left)
             if not left:

@@ -6,7 +6,6 @@ the run stops it. Workers share it under a file lock.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import socket
@@ -23,47 +22,17 @@ import pytest
 
 from reconciler.adapters.journal_postgres_lock import key_of
 from reconciler.settings import JournalSettings
+from tests.support.of_the_run import of_the_run
 from tools import database as tool
 
 _serial = itertools.count()
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _directory(run: str) -> tuple[Path, bool]:
-    """Where the server of this run lives, and whether it stays; short, because a socket's name is."""
-    kept = os.environ.get("RECONCILER_TEST_DATABASE_DIR")
-    return (Path(kept), True) if kept else (Path(tempfile.gettempdir()) / f"rec-db-{run[:12]}", False)
-
-
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[tool.Server]:
     """The server of the run."""
-    worker = getattr(request.config, "workerinput", None)
-    directory, stays = _directory(str(worker["testrunuid"]) if worker else f"{os.getpid():x}")
-    users = directory.parent / f"{directory.name}.users"
-    lock = directory.parent / f"{directory.name}.lock"
-    with _locked(lock):
-        running = tool.up(directory)
-        if not stays:
-            users.write_text(str(1 + int(users.read_text() if users.exists() else "0")))
-    yield running
-    if stays:
-        return
-    with _locked(lock):
-        left = int(users.read_text()) - 1
-        users.write_text(str(left))
-        if left <= 0:
-            users.unlink()
-            tool.down(directory)
-            directory.rmdir()
-            lock.unlink()
+    with of_the_run(request.config, "RECONCILER_TEST_DATABASE_DIR", "rec-db-", tool.up, tool.down) as running:
+        yield running
 
 
 @dataclass(frozen=True)

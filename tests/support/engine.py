@@ -6,59 +6,28 @@ the run stops it. Workers share it under a file lock.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import docker
 import pytest
 
 from reconciler.core.model import ImageRef
+from tests.support.of_the_run import of_the_run
 from tools import engine as tool
 from tools import images, proxy_image
+from tools.kept import locked
 
 VERSIONS = ("1.0", "2.0", "3.0")
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _directory(run: str) -> tuple[Path, bool]:
-    """Where the engine of this run lives, and whether it stays; short, because a socket's name is."""
-    kept = os.environ.get("RECONCILER_TEST_ENGINE_DIR")
-    return (Path(kept), True) if kept else (Path(tempfile.gettempdir()) / f"rec-{run[:12]}", False)
-
-
 @pytest.fixture(scope="session")
 def _running(request: pytest.FixtureRequest) -> Iterator[tool.Engine]:
-    worker = getattr(request.config, "workerinput", None)
-    run = str(worker["testrunuid"]) if worker else f"{os.getpid():x}"
-    directory, stays = _directory(run)
-    users = directory.parent / f"{directory.name}.users"
-    lock = directory.parent / f"{directory.name}.lock"
-    with _locked(lock):
-        running = tool.up(directory, private=True)
-        count = int(users.read_text()) if users.exists() and not stays else 0
-        users.write_text(str(count + 1))
-    yield running
-    with _locked(lock):
-        left = int(users.read_text()) - 1
-        users.write_text(str(left))
-        if left <= 0:
-            users.unlink()
-            if not stays:
-                tool.down(directory)
-                directory.rmdir()
-                lock.unlink()
+    up = partial(tool.up, private=True)
+    with of_the_run(request.config, "RECONCILER_TEST_ENGINE_DIR", "rec-", up, tool.down) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +47,7 @@ def hello(_running: tool.Engine) -> dict[str, str]:
     """Versions of the sample service to their pinned references, `127.0.0.1:PORT/hello:1.0@sha256:…`."""
     assert _running.dockerd is not None
     directory = Path(_running.host.removeprefix("unix://")).parent
-    with _locked(directory / "hello.lock"):
+    with locked(directory / "hello.lock"):
         known = directory / "hello.json"
         if not known.exists():
             known.write_text(json.dumps({v: images.publish(_running.host, _running.registry, v) for v in VERSIONS}))
@@ -89,7 +58,7 @@ def hello(_running: tool.Engine) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def haproxy(_running: tool.Engine) -> str:
     """The image of the managed proxy. Two workers that built it side by side would take its name from each other."""
-    with _locked(Path(_running.host.removeprefix("unix://")).parent / "hello.lock"):
+    with locked(Path(_running.host.removeprefix("unix://")).parent / "hello.lock"):
         return proxy_image.build(_running.host)
 
 

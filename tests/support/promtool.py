@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import platform
 import subprocess
 import tarfile
@@ -11,15 +9,14 @@ import tempfile
 from pathlib import Path
 
 from tools.daemon_image_packages import Apt
+from tools.kept import cache, locked
 
 
 def promtool() -> str:
     """The program, fetched once and kept."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reconciler"
-    home.mkdir(parents=True, exist_ok=True)
+    home = cache()
     kept = home / f"promtool-{platform.freedesktop_os_release().get('VERSION_CODENAME', '')}-{platform.machine()}"
-    with (home / "promtool.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(home / "promtool.lock"):
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=home, prefix="promtool-") as directory:
                 made = _fetch(Path(directory))
