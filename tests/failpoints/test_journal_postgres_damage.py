@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pg8000.native
@@ -14,13 +13,10 @@ from reconciler.adapters.journal import SqlJournal
 from reconciler.adapters.journal_memory import Fold
 from reconciler.core import audit
 from reconciler.core.errors import Reason, Stalled
-from reconciler.core.record import Entry, VersionRef, What
+from tests.failpoints.test_journal_damage import COUNT, note
 from tests.support.database import Place
 from tests.support.journal_child import Clock
 from tools import verify_journal
-
-VERSION = VersionRef("a" * 64, "registry.test/web@sha256:" + "a" * 64, "1" * 40)
-COUNT = 40
 
 
 def open_to_act(place: Place) -> SqlJournal:
@@ -29,18 +25,6 @@ def open_to_act(place: Place) -> SqlJournal:
 
 def open_beside(place: Place) -> SqlJournal:
     return SqlJournal.open(place.url, Clock(), "person", act=False)
-
-
-def note(number: int) -> Entry:
-    what = What.PROMOTED if number % 2 else What.INSTANCE_LOST
-    return Entry(
-        at=Clock().now(),
-        what=what,
-        environment="prod" if number % 3 else "test",
-        service=f"s{number % 4}",
-        to_version=replace(VERSION, version=f"{number:064}"),
-        details={"name": f"i{number}", "log": f"the log of {number}"},
-    )
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Mortal:
     """A world whose daemon dies at the given moments."""
 
     def __init__(self, rollout: str, *, gateway: bool, deaths: set[int], chance: random.Random) -> None:
-        self.world = NativeWorld(gateway)
+        self.world = NativeWorld(gateway=gateway)
         self.rollout, self.replicas = STRATEGIES[rollout], 1 if rollout == "recreate" else 4
         self.extra = ROUTE if gateway else ""
         self.deaths: set[int] = set()
@@ -84,6 +84,10 @@ def failing(mortal: Mortal) -> str:
 
 
 def reverted(mortal: Mortal) -> str:
+    return overtaken(mortal, "a")
+
+
+def overtaken(mortal: Mortal, by: str = "c") -> str:
     mortal.world.commit(mortal.manifest("b"))
     for _ in range(8):
         try:
@@ -91,22 +95,9 @@ def reverted(mortal: Mortal) -> str:
         except DiedError:
             mortal.world.boot()
         mortal.world.wait(1)
-    mortal.world.commit(mortal.manifest("a"))
+    mortal.world.commit(mortal.manifest(by))
     mortal.drive()
-    return "a"
-
-
-def overtaken(mortal: Mortal) -> str:
-    mortal.world.commit(mortal.manifest("b"))
-    for _ in range(8):
-        try:
-            mortal.world.cycle()
-        except DiedError:
-            mortal.world.boot()
-        mortal.world.wait(1)
-    mortal.world.commit(mortal.manifest("c"))
-    mortal.drive()
-    return "c"
+    return by
 
 
 def there_and_back(mortal: Mortal) -> str:

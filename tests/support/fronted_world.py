@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 from reconciler.core import names
 from reconciler.core.live import HealthStatus, Phase, Served, ServerMode
@@ -18,15 +19,13 @@ from reconciler.core.policy import Allow
 from reconciler.core.record import Entry
 from reconciler.core.steps import Effect, ShiftTraffic, TrafficEffect
 from reconciler.desire import ENTRIES_KEPT, Recent
-from reconciler.loop import Cycle, House, Reconciler
+from reconciler.loop import Cycle
 from reconciler.ports import Cause
 from reconciler.settings import EnvironmentSettings, ProxySettings, Settings
 from tests.support.fake_engine import AFTER, BEFORE, FakeContainer, FakeEngine
-from tests.support.fake_journal import FakeJournal
 from tests.support.fake_runtime import FakeRuntime
 from tests.support.fake_traffic import At, FakeProxy, FakeTraffic
 from tests.support.fronted_laws import Laws
-from tests.support.runtime_house import Nothing
 from tests.support.world import DIRECTORY, ENVIRONMENT, SCHEMAS, World, settings
 
 ROLLING = "{strategy: rolling, progressDeadline: 5m}"
@@ -124,22 +123,13 @@ class FrontedWorld(World):
         self.disk.fault = self._written
         self.engine.address = self._address  # type: ignore[method-assign]
 
+    def around(self) -> dict[str, Any]:
+        runtimes = {"local": FreshRuntime(self.engine)}
+        return {"settings": fronted_settings(), "runtimes": runtimes, "traffic": self.traffic}
+
     def boot(self) -> None:
         """A new daemon; the proxies go on meanwhile."""
-        self.disk.crash()
-        self.journal = FakeJournal.open(self.disk, self.clock, "test", act=True)
-        house = House(
-            settings=fronted_settings(),
-            source=self.source,
-            runtimes={"local": FreshRuntime(self.engine)},
-            journal=self.journal,
-            secrets=Nothing(),
-            clock=self.clock,
-            schemas=SCHEMAS,
-            uniform=lambda low, high: low,
-            traffic=self.traffic,
-        )
-        self.reconciler = Reconciler(house)
+        super().boot()
         # What was parsed once is the same in every world: that saves most of the time of a new daemon.
         self.reconciler._desire._files = PARSED
 

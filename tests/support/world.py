@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from reconciler.core.policy import Allow
 from reconciler.loop import Cycle, House, Reconciler
@@ -73,8 +74,8 @@ def settings(**changes: object) -> Settings:
 
 
 @dataclass
-class World:
-    """What outlives the daemon, and the daemon. `drive` lets it work until nothing is left to do."""
+class Looped:
+    """The real loop over what outlives the daemon: fake Git and a disk. What it acts on is each world's own."""
 
     clock: HandClock = field(default_factory=HandClock)
     repository: FakeRepository = field(default_factory=FakeRepository)
@@ -82,36 +83,54 @@ class World:
     news: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
-        self.engine = FakeEngine(self.clock, registry={image(letter): None for letter in "abcdef"})
         self.source = FakeSource(self.clock, "fleet")
         self.source.repositories["fleet"] = self.repository
         self.boot()
+
+    def around(self) -> dict[str, Any]:
+        """The settings, the runtimes, and what else is the world's own of a daemon's House."""
+        raise NotImplementedError
 
     def boot(self) -> None:
         """A new daemon."""
         self.disk.crash()
         self.journal = FakeJournal.open(self.disk, self.clock, "test", act=True)
         house = House(
-            settings=settings(concurrency=1),
             source=self.source,
-            runtimes={"local": FakeRuntime(self.engine)},
             journal=self.journal,
             secrets=Nothing(),
             clock=self.clock,
             schemas=SCHEMAS,
             uniform=lambda low, high: low,
+            **self.around(),
         )
         self.reconciler = Reconciler(house, lambda _environment: self.news())
-
-    def commit(self, **services: bytes | None) -> str:
-        """One commit: services by name (None removes it)."""
-        files = {f"{DIRECTORY}/{name}.yaml": body for name, body in services.items()}
-        return self.repository.commit({f"{DIRECTORY}/environment.yaml": ENVIRONMENT_FILE, **files})
 
     def cycle(self) -> Cycle:
         """One reconcile, as a poll causes it."""
         self.clock.advance(timedelta(milliseconds=1))
         return self.reconciler.reconcile(ENVIRONMENT, [Cause("poll", self.clock.now(), git=True)])
+
+    def told(self) -> list[str]:
+        """The records, by kind."""
+        return [record.entry.what.value for record in self.disk.records]
+
+
+@dataclass
+class World(Looped):
+    """What outlives the daemon, and the daemon. `drive` lets it work until nothing is left to do."""
+
+    def __post_init__(self) -> None:
+        self.engine = FakeEngine(self.clock, registry={image(letter): None for letter in "abcdef"})
+        super().__post_init__()
+
+    def around(self) -> dict[str, Any]:
+        return {"settings": settings(concurrency=1), "runtimes": {"local": FakeRuntime(self.engine)}}
+
+    def commit(self, **services: bytes | None) -> str:
+        """One commit: services by name (None removes it)."""
+        files = {f"{DIRECTORY}/{name}.yaml": body for name, body in services.items()}
+        return self.repository.commit({f"{DIRECTORY}/environment.yaml": ENVIRONMENT_FILE, **files})
 
     def drive(self, seconds: int = 900) -> Cycle:
         """Reconcile until in sync, or until nothing happened for a minute; time passes by the second."""
@@ -129,7 +148,3 @@ class World:
         live = FakeRuntime(self.engine).observe(ENVIRONMENT, {}, ())
         found = [i for i in live.instances if i.service == service and i.serving]
         return sorted(instance.image[-1] for instance in found)
-
-    def told(self) -> list[str]:
-        """The records, by kind."""
-        return [record.entry.what.value for record in self.disk.records]
