@@ -31,6 +31,7 @@ from tests.support.fleet_house import ROOT, FleetHouse
 from tests.support.proxy_house import free_port
 from tests.support.runtime_house import demolish
 from tools import engine, images, proxy_image
+from tools.certificate import self_signed
 
 ENVIRONMENT = "bench"
 HOST = "web.example"
@@ -234,20 +235,7 @@ def stage() -> Iterator[Stage]:
 def _make_certificate(directory: Path) -> None:
     directory.mkdir()
     key, certificate = directory.parent / "key", directory.parent / "cert"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    names_of = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
-    subprocess.run([*command, *names_of, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    self_signed(f"DNS:{HOST}", key, certificate)
     (directory / "site.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
     for path in (directory, directory / "site.pem"):
         path.chmod(0o755)  # the proxy runs as another user

@@ -18,6 +18,8 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tools.certificate import self_signed
+
 DEADLINE = 60
 OWNER = "postgres"
 USER = "reconciler"
@@ -173,12 +175,7 @@ def _run(name: str, *arguments: str) -> None:
 def _certify(directory: Path, data: Path) -> None:
     """A certificate for the server, signed by itself, that a client can be told to trust."""
     key, certificate = data / "server.key", directory / "server.crt"
-    request = [
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-        *("-subj", "/CN=test database", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "30"),
-        *("-keyout", str(key), "-out", str(certificate)),
-    ]
-    subprocess.run(request, check=True, capture_output=True)
+    self_signed("IP:127.0.0.1", key, certificate)
     _write(data / "server.crt", certificate.read_text())
     key.chmod(0o600)
     if os.geteuid() == 0:

@@ -8,7 +8,6 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from reconciler.core.delivery import Route, RouteMode
 from reconciler.core.live import ProxyStatus
 from reconciler.core.proxy_config import RouteWish
 from tests.support.proxy_house import Load, ProxyHouse, free_port, until, web
+from tools.certificate import self_signed
 
 
 @pytest.fixture
@@ -177,32 +177,16 @@ def test_tls_with_the_operators_certificates(house: ProxyHouse, tmp_path: Path) 
     directory = tmp_path / "certificates"
     directory.mkdir()
     pem = directory / "site.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    names_of = ["-subj", "/CN=shop.example.org", "-addext", "subjectAltName=DNS:shop.example.org"]
-    subprocess.run(
-        [*command, *names_of, "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")],
-        check=True,
-        capture_output=True,
-    )
-    pem.write_bytes((tmp_path / "cert.pem").read_bytes() + (tmp_path / "key.pem").read_bytes())
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    self_signed("DNS:shop.example.org", key, certificate)
+    pem.write_bytes(certificate.read_bytes() + key.read_bytes())
     directory.chmod(0o755)
     pem.chmod(0o644)
     address = ("127.0.0.1", free_port())
     house.made(https=address, certificates=directory)
     house.ensure(web())
     house.put(house.backend("web"), 1, house.instance())
-    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    trusting = ssl.create_default_context(cafile=certificate)
     trusting.set_alpn_protocols(["h2", "http/1.1"])
     with (
         socket.create_connection(address, 10) as link,

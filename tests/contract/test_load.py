@@ -21,6 +21,7 @@ from bench.load_client import LostError
 from bench.load_http1 import Chunks, read_head
 from bench.load_ws import frame, unframe
 from tools import images
+from tools.certificate import self_signed
 
 HOST = "hello.example"
 LOCAL = "127.0.0.1"
@@ -227,11 +228,8 @@ backend web
 
 @contextmanager
 def proxy(directory: Path, a: Server, b: Server, idle: str = "30s") -> Iterator[Proxy]:
-    subject = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
     key, certificate = directory / "key.pem", directory / "certificate.pem"
-    how = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    made = ["openssl", "req", *how, *subject, "-keyout", key, "-out", certificate]
-    subprocess.run(made, check=True, capture_output=True)
+    self_signed(f"DNS:{HOST}", key, certificate)
     (directory / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
     context = ssl.create_default_context(cafile=certificate)
     context.set_alpn_protocols(["h2"])
