@@ -11,34 +11,28 @@ from hypothesis import strategies as st
 from reconciler.core.delivery import Scaling
 from reconciler.core.errors import Reason
 from reconciler.core.kubernetes_objects import Gateway, group_objects, route_objects
-from reconciler.core.kubernetes_read import Seen, live_state, slim
+from reconciler.core.kubernetes_read import live_state, slim
 from reconciler.core.kubernetes_slim import counts
 from reconciler.core.live import Difference, Foreign, Group, GroupRoute, ImageStatus, LiveState
 from reconciler.core.model import ServiceSpec
-from tests.support.kube_answers import GONE, MADE, NOW, answered, changed, condition, pod, replica_set, settled
+from tests.support.kube_answers import (
+    FIELDS,
+    GONE,
+    MADE,
+    NOW,
+    answered,
+    changed,
+    condition,
+    pod,
+    replica_set,
+    seen,
+    settled,
+)
 from tests.support.kube_specs import ENVIRONMENT, OTHER, PLACE, PLAIN, RICH, SECRETS, VERSION, ensure, lead, specs
 
 GATEWAY = Gateway("public")
 SCALED = replace(PLAIN, scaling=Scaling(2, 5, cpu=0.25))
 MINE, THEIRS = "web-" + "a" * 12, "web-" + "b" * 12
-FIELDS = {
-    "Deployment": "deployments",
-    "ReplicaSet": "replica_sets",
-    "Pod": "pods",
-    "Service": "services",
-    "HTTPRoute": "routes",
-    "ConfigMap": "config_maps",
-    "Secret": "secrets",
-    "PodDisruptionBudget": "budgets",
-    "HorizontalPodAutoscaler": "autoscalers",
-}
-
-
-def seen(objects: list[dict]) -> Seen:
-    found: dict[str, list[dict]] = {field: [] for field in FIELDS.values()}
-    for each in objects:
-        found[FIELDS[each["kind"]]].append(each)
-    return Seen(**found)
 
 
 def look(objects: list[dict]) -> LiveState:

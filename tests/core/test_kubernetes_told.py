@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.kubernetes_objects import Gateway, group_objects, route_objects
-from reconciler.core.kubernetes_read import Seen, Told, live_state, slim
+from reconciler.core.kubernetes_read import Told, live_state, slim
 from reconciler.core.live import HealthStatus, LiveState
 from reconciler.core.model import Health, HttpCheck, ServiceSpec
 from tests.support.kube_answers import (
@@ -24,6 +24,7 @@ from tests.support.kube_answers import (
     pod,
     replica_set,
     running,
+    seen,
     settled,
     status,
 )
@@ -32,17 +33,6 @@ from tests.support.kube_specs import ENVIRONMENT, OTHER, PLACE, PLAIN, RICH, SEC
 BEGAN = datetime.fromisoformat(MADE)
 CHECK = Health(HttpCheck(80), interval=timedelta(seconds=2), unhealthy_after=3, startup=timedelta(seconds=60))
 BLIND = Health(None, interval=timedelta(seconds=5), healthy_after=2)
-FIELDS = {
-    "Deployment": "deployments",
-    "ReplicaSet": "replica_sets",
-    "Pod": "pods",
-    "Service": "services",
-    "HTTPRoute": "routes",
-    "ConfigMap": "config_maps",
-    "Secret": "secrets",
-    "PodDisruptionBudget": "budgets",
-    "HorizontalPodAutoscaler": "autoscalers",
-}
 
 
 @dataclass
@@ -58,16 +48,10 @@ class Space:
         for each in objects:
             self.objects[each["kind"], each["metadata"]["name"]] = slim(each)
 
-    def seen(self) -> Seen:
-        found: dict[str, list[dict]] = {each: [] for each in FIELDS.values()}
-        for (kind, _), each in self.objects.items():
-            found[FIELDS[kind]].append(each)
-        return Seen(**found)
-
     def look(self) -> LiveState:
-        images = [PLAIN.image.pinned, RICH.image.pinned]
-        found = live_state(self.seen(), "default", ENVIRONMENT, self.at, self.checks, images, self.told)
-        anew = live_state(self.seen(), "default", ENVIRONMENT, self.at, self.checks, images)
+        about = "default", ENVIRONMENT, self.at, self.checks, [PLAIN.image.pinned, RICH.image.pinned]
+        found = live_state(seen(self.objects.values()), *about, self.told)
+        anew = live_state(seen(self.objects.values()), *about)
         assert found == anew, "what was kept is not so any more"
         return found
 

@@ -7,11 +7,26 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
+from reconciler.core.kubernetes_read import Seen
+
 Json = dict[str, Any]
+FIELDS = {
+    "Deployment": "deployments",
+    "ReplicaSet": "replica_sets",
+    "Pod": "pods",
+    "Service": "services",
+    "HTTPRoute": "routes",
+    "ConfigMap": "config_maps",
+    "Secret": "secrets",
+    "PodDisruptionBudget": "budgets",
+    "HorizontalPodAutoscaler": "autoscalers",
+}
+"""Where objects of a kind are in a Seen."""
 GONE = object()
 MADE = "2026-01-01T00:00:00Z"
 NOW = datetime(2026, 1, 1, 1, tzinfo=UTC)
@@ -26,6 +41,14 @@ _BY_KEYS = {
 }
 _ATOMIC = {"selector", "labelSelector", "secretKeyRef"}
 _NOBODYS = {"name", "namespace"}
+
+
+def seen(objects: Iterable[Json]) -> Seen:
+    """All objects of a namespace."""
+    found: dict[str, list[Json]] = {field: [] for field in FIELDS.values()}
+    for each in objects:
+        found[FIELDS[each["kind"]]].append(each)
+    return Seen(**found)
 
 
 def answered(rendered: Json, manager: str = "reconciler") -> Json:
