@@ -17,11 +17,11 @@ from typing import Any
 from reconciler.core import bundle_yaml
 from reconciler.core.bundle_sources import KUSTOMIZATIONS, MAX_FILES, Note, UnfitError, contents
 from reconciler.core.bundle_yaml import Part
-from reconciler.core.document import Path
 from reconciler.core.files import Files
 from reconciler.core.model import Problem
 from reconciler.core.overlay import NoFileError
 from reconciler.core.words import nearest, shown
+from reconciler.core.yaml_reader import Path
 
 MAX_ROOTS = 100
 

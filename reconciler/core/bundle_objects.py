@@ -16,10 +16,10 @@ import rfc8785
 
 from reconciler.core import bundle_yaml, kubernetes_identity
 from reconciler.core.bundle_yaml import Part
-from reconciler.core.document import Flaw, Path
 from reconciler.core.kubernetes_identity import Identity
 from reconciler.core.names import LABEL
 from reconciler.core.words import shown
+from reconciler.core.yaml_reader import Flaw, Path
 
 MAX_OBJECT = 1_500_000
 """Bytes of one object: what etcd takes."""

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from reconciler.core.document import Path
 from reconciler.core.fields import Table, given
 from reconciler.core.freeze import moment
 from reconciler.core.model import ChangeCap, FreezeWindow, Prune
 from reconciler.core.words import shown
+from reconciler.core.yaml_reader import Path
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _BOUNDS: Table = {"maxPercent": ("max_percent", int), "maxCount": ("max_count", int)}

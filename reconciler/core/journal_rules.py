@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.core.addresses import is_loopback
-from reconciler.core.document import Path
+from reconciler.core.yaml_reader import Path
 
 SQLITE = "sqlite:///"
 POSTGRES = "postgresql://"

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from reconciler.core import bundle
 from reconciler.core.delivery import Route, RouteMode
-from reconciler.core.document import Path
 from reconciler.core.kubernetes_identity import Identity
 from reconciler.core.kubernetes_labels import API
 from reconciler.core.model import Port, Problem, ServiceSpec
@@ -23,6 +22,7 @@ from reconciler.core.names import inventory
 from reconciler.core.overlay import Manifest
 from reconciler.core.rules import collide
 from reconciler.core.words import nearest
+from reconciler.core.yaml_reader import Path
 
 _NAMED = 5
 """How many of those who want the same place are named."""

@@ -9,11 +9,12 @@ import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from reconciler.core.document import Document, Path, Value
+from reconciler.core.document import Document
 from reconciler.core.errors import Reason
 from reconciler.core.model import Problem
 from reconciler.core.schema import Checker, Finding
 from reconciler.core.words import shown
+from reconciler.core.yaml_reader import Path, Value
 
 MAX_EXTENDS = 8
 MAX_PROBLEMS = 100

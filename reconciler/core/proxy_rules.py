@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reconciler.core.addresses import listen, port_range
-from reconciler.core.document import Path
 from reconciler.core.words import shown
+from reconciler.core.yaml_reader import Path
 
 TAKEN = (80, 443, 8405)
 """Where a proxy of ours listens inside its container for HTTP, HTTPS and metrics."""

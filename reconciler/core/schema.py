@@ -18,8 +18,8 @@ from jsonschema.validators import extend
 from referencing import Registry
 
 from reconciler.core import quantity
-from reconciler.core.document import Path, Value
 from reconciler.core.words import nearest, shown
+from reconciler.core.yaml_reader import Path, Value
 
 Schema = Mapping[str, Any]
 

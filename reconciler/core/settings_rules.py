@@ -11,10 +11,10 @@ from typing import Any
 
 from reconciler.core import quantity
 from reconciler.core.addresses import is_ssh, listen, port_range, url_problem
-from reconciler.core.document import Path, Value
 from reconciler.core.journal_rules import journal_remarks
 from reconciler.core.proxy_rules import proxy_remarks, shared
 from reconciler.core.words import nearest, shown
+from reconciler.core.yaml_reader import Path, Value
 
 Remark = tuple[Path, str]
 

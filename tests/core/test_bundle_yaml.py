@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core import bundle_yaml
+from reconciler.core import bundle_yaml, yaml_reader
 from reconciler.core.bundle_yaml import MARKED, MAX_DEPTH, MAX_DOCUMENTS, MAX_ENTRIES, MAX_FLAWS, read
 
 
@@ -101,8 +101,8 @@ def test_places_are_kept_for_the_upper_levels_only():
 @pytest.mark.parametrize(
     ("text", "problems"),
     [
-        (b"a: \xff", ["1:1: the file is not UTF-8; save it as UTF-8"]),
-        (b"a: 1\nb: \x07", ["2:1: character U+0007 is not allowed; remove it"]),
+        (b"a: \xff", ["1:4: the file is not UTF-8; save it as UTF-8"]),
+        (b"a: 1\nb: \x07", ["2:4: character U+0007 is not allowed; remove it"]),
         ("a: [", ["2:1: this is not YAML: did not find expected node content"]),
         ("a: &x 1", ["1:4: anchor &x is not allowed; write the value out where it is used"]),
         ("a: *x", ["1:4: alias *x is not allowed; write the value out"]),
@@ -171,7 +171,7 @@ def test_nothing_at_all_makes_it_raise(text):
 
 
 def test_without_the_c_parser_it_reads_the_same(monkeypatch):
-    monkeypatch.setattr(bundle_yaml, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(yaml_reader, "_LOADER", yaml.SafeLoader)
     assert values("a: 0644\n---\nb: [x, {c: ~}]\n") == [{"a": 420}, {"b": ["x", {"c": None}]}]
     assert said("a: [")[0].startswith("1:5: this is not YAML")
     assert said('a: "\\uD800"') == ["1:4: the value contains a character that is not text; remove the escape"]

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reconciler.core import document
+from reconciler.core import yaml_reader
 from reconciler.core.document import MAX_BYTES, MAX_DEPTH, MAX_ENTRIES, MAX_FLAWS, Document, read
 
 
@@ -153,7 +153,7 @@ def test_size_entries_and_flaws_are_capped():
 def test_the_parser_in_python_reads_the_same(monkeypatch):
     texts = [b"a: [1, {b: 'no'}]\n", b"a: no\nb: *x\n", b"a: !!int 1\n", b"a: b: c", b"[" * 500]
     fast = [read(text) for text in texts]
-    monkeypatch.setattr(document, "_LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(yaml_reader, "_LOADER", yaml.SafeLoader)
     for text, expected in zip(texts, fast, strict=True):
         found = read(text)
         assert (found.value, found.readable, len(found.flaws)) == (
