@@ -27,7 +27,7 @@ from docker.tls import TLSConfig
 from docker.utils import version_lt
 
 from reconciler.adapters.docker_tunnel import Tunnel
-from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
+from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled, innermost
 from reconciler.settings import DockerSettings
 
 POOL = 64
@@ -251,7 +251,7 @@ def engine_errors(where: str, remedy: str = "", said: Callable[[], str] = str) -
     ) as error:
         raise Retryable(
             Reason.ENGINE_UNREACHABLE,
-            f"the engine does not answer: {'; '.join(filter(None, (_short(error), said())))}",
+            f"the engine does not answer: {'; '.join(filter(None, (innermost(error), said())))}",
             where=where,
             remedy="Check that the Docker daemon runs and that this user may use it",
         ) from error
@@ -290,17 +290,6 @@ def translated(error: APIError, where: str, remedy: str = "") -> ReconcilerError
         return Stalled(Reason.ENGINE_REFUSED, f"the engine refused: {said}", where=where, remedy=advice)
     advice = remedy or "It is tried again; see the engine's log if this stays"
     return Retryable(Reason.ENGINE_REFUSED, f"the engine answered {status}: {said}", where=where, remedy=advice)
-
-
-def _short(error: BaseException) -> str:
-    """The innermost words of a chain of wrapped exceptions."""
-    cause: BaseException = error
-    for _ in range(8):
-        inner = cause.__cause__ or cause.__context__ or next((a for a in cause.args if isinstance(a, Exception)), None)
-        if inner is None:
-            break
-        cause = inner
-    return " ".join(str(cause).split())[:200] or type(cause).__name__
 
 
 __all__ = [

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 from reconciler.adapters.docker_proxy_request import ADMIN, CONFIG, MASTER, STATE, WAKE
+from reconciler.adapters.durable_file import replace_file
 from reconciler.core.errors import Reason, Stalled
 
 PROXY_UID = 99
@@ -119,21 +120,7 @@ class ProxyFiles:
             return handle
 
         with self._writing, self._usable():
-            self._replace(self.directory / name, text, own)
-
-    def _replace(self, path: Path, text: str, opener: Callable[[str, int], int]) -> None:
-        beside = path.with_name(f"{path.name}.new")
-        beside.unlink(missing_ok=True)
-        with open(beside, "x", encoding="utf-8", opener=opener) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            replace_file(self.directory / name, text, own)
 
     @contextmanager
     def _usable(self) -> Iterator[None]:

@@ -5,12 +5,12 @@ The operator's own proxies are here; those that Reconciler runs are in `docker_p
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from reconciler.adapters import haproxy_table
+from reconciler.adapters.durable_file import replace_file
 from reconciler.adapters.haproxy_socket import ask
 from reconciler.core.errors import Reason, Stalled
 from reconciler.core.live import ProxyStatus
@@ -106,22 +106,9 @@ class OwnFront:
 
 
 def save(path: Path, text: str) -> None:
-    """Replace the file at `path` by one with `text`: a reader, or a crash, finds the old or the new one, whole.
-
-    Raises Stalled(PROXY_REFUSED), with the remedy, when the directory cannot be written.
-    """
-    beside = path.with_name(f"{path.name}.new")
+    """Replace a file. Raises Stalled(PROXY_REFUSED), with the remedy, when the directory cannot be written."""
     try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(path, text)
     except OSError as error:
         raise Stalled(
             Reason.PROXY_REFUSED,

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_u
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
+from reconciler.adapters.durable_file import keep_names
 from reconciler.adapters.journal_lock import Lock
 from reconciler.adapters.journal_schema import SCHEMA, check_layout, metadata, records
 from reconciler.core.errors import Reason, Stalled
@@ -74,11 +75,7 @@ class SqliteStore:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o640))
         except FileExistsError:
             return
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        keep_names(self._path.parent)
 
     def writing_engine(self, *, acts: bool) -> Engine:
         """One connection whose every transaction holds the write lock from its beginning.

@@ -22,6 +22,7 @@ from reconciler import __version__
 from reconciler.adapters.kubernetes_credentials import configuration, where
 from reconciler.adapters.kubernetes_errors import UNANSWERED, ApiError, Target, target, translated
 from reconciler.adapters.kubernetes_pool import Bucket, Pool
+from reconciler.core.errors import innermost
 from reconciler.core.kubernetes_json import Json
 from reconciler.core.kubernetes_labels import MANAGER
 from reconciler.failpoints import hit
@@ -293,9 +294,9 @@ class Api:
             )
             yield response
         except (TimeoutError, urllib3.exceptions.TimeoutError) as error:
-            raise ApiError(UNANSWERED, "Timeout", f"no answer in time: {_innermost(error)}", asked=asked) from error
+            raise ApiError(UNANSWERED, "Timeout", f"no answer in time: {innermost(error)}", asked=asked) from error
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            said = "the connection broke" if response is not None else _innermost(error)
+            said = "the connection broke" if response is not None else innermost(error)
             raise ApiError(UNANSWERED, "Broken", said, asked=asked) from error
         finally:
             if response is not None:
@@ -380,16 +381,6 @@ def _status(found: Json, asked: Target, status: int = 0, after: float | None = N
         details if isinstance(details, dict) else None,
         asked,
     )
-
-
-def _innermost(error: BaseException) -> str:
-    cause = error
-    for _ in range(8):
-        inner = cause.__cause__ or cause.__context__ or next((a for a in cause.args if isinstance(a, Exception)), None)
-        if inner is None:
-            break
-        cause = inner
-    return " ".join(str(cause).split())[:200] or type(cause).__name__
 
 
 __all__ = ["APPLY", "JSON_PATCH", "MANAGER", "MERGE_PATCH", "Api", "ApiError", "Json", "translated"]

@@ -187,31 +187,29 @@ def _found(value: Mapping[str, Any], line: int, column: int) -> Found:
 
 def claims(value: object) -> str:
     """A label or annotation of ours that an object carries, at any depth (as for its pods); "" when there is none."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, list):
-            waiting.extend(each)
-        elif isinstance(each, dict):
-            for key in TEXTS:
-                texts = each.get(key)
-                for name in texts if isinstance(texts, dict) else ():
-                    if name.startswith(LABEL):
-                        return str(name)
-            waiting.extend(each.values())
+    for each in _mappings(value):
+        for key in TEXTS:
+            texts = each.get(key)
+            for name in texts if isinstance(texts, dict) else ():
+                if name.startswith(LABEL):
+                    return str(name)
     return ""
 
 
 def _pods(value: object) -> Iterator[Mapping[str, Any]]:
     """All that looks like the specification of a pod, in whatever kind: a mapping with a list of containers."""
+    return (each for each in _mappings(value) if isinstance(each.get("containers"), list))
+
+
+def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
+    """All of them, at any depth."""
     waiting = [value]
     while waiting:
         each = waiting.pop()
         if isinstance(each, list):
             waiting.extend(each)
         elif isinstance(each, dict):
-            if isinstance(each.get("containers"), list):
-                yield each
+            yield each
             waiting.extend(each.values())
 
 

@@ -125,3 +125,14 @@ class Stalled(ReconcilerError):
 
 class Fenced(ReconcilerError):
     """Another writer opened a newer epoch: this one must not act any more and ends."""
+
+
+def innermost(error: BaseException) -> str:
+    """The words of the innermost of a chain of wrapped exceptions, short and on one line."""
+    cause = error
+    for _ in range(8):
+        inner = cause.__cause__ or cause.__context__ or next((a for a in cause.args if isinstance(a, Exception)), None)
+        if inner is None:
+            break
+        cause = inner
+    return " ".join(str(cause).split())[:200] or type(cause).__name__
