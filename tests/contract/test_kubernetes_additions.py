@@ -15,17 +15,12 @@ from reconciler.core.added_fields import claim
 from reconciler.core.errors import Reason, Rejected, Retryable
 from tests.contract.test_kubernetes_runtime import plain, refused, rendered, stranger
 from tests.support.kube_house import Fault, kube_house
-from tests.support.kube_world import ENVIRONMENT, World, ensure, kube_world, lead, service
+from tests.support.kube_world import ENVIRONMENT, World, either, ensure, kube_world, lead, service
 
 
 @pytest.fixture(params=["fake", "real"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "fake":
-        with kube_house() as house, kube_world(house.kubeconfig(tmp_path), ENVIRONMENT, house) as built:
-            yield built
-        return
-    cluster, namespace = request.getfixturevalue("cluster"), request.getfixturevalue("namespace")
-    with kube_world(cluster.kubeconfig, namespace) as built:
+    with either(request, tmp_path) as built:
         yield built
 
 

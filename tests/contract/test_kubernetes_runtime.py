@@ -28,20 +28,14 @@ from reconciler.core.steps import (
     RuntimeEffect,
     SweepOrphan,
 )
-from tests.support.kube_house import kube_house
-from tests.support.kube_world import ENVIRONMENT, OWNER, World, ensure, kube_world, lead, service, version
+from tests.support.kube_world import ENVIRONMENT, OWNER, World, either, ensure, lead, service, version
 
 LATER = timedelta(minutes=5)
 
 
 @pytest.fixture(params=["fake", "real"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "fake":
-        with kube_house() as house, kube_world(house.kubeconfig(tmp_path), ENVIRONMENT, house) as built:
-            yield built
-        return
-    cluster, namespace = request.getfixturevalue("cluster"), request.getfixturevalue("namespace")
-    with kube_world(cluster.kubeconfig, namespace) as built:
+    with either(request, tmp_path) as built:
         yield built
 
 

@@ -38,20 +38,12 @@ def lease(leases: tuple[KubernetesLease, KubernetesLease]) -> KubernetesLease:
     return leases[0]
 
 
-@pytest.mark.parametrize(
-    "law",
-    [
-        contract.there_is_none_at_first,
-        contract.what_was_written_is_read,
-        contract.a_released_one_names_nobody,
-        contract.looks_come_and_go,
-    ],
-)
+@pytest.mark.parametrize("law", contract.LAWS)
 def test_a_lease(law: object, lease: KubernetesLease) -> None:
     law(lease)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("law", [contract.only_one_makes_it, contract.only_one_changes_a_version])
+@pytest.mark.parametrize("law", contract.LAWS_OF_TWO)
 def test_two_at_a_lease(law: object, leases: tuple[KubernetesLease, KubernetesLease]) -> None:
     law(*leases)  # type: ignore[operator]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +13,7 @@ from reconciler.core.bundle_rendering import Rendering
 from reconciler.core.policy import Allow
 from tests.support.bundles import CLUSTER, Bundles, config
 from tests.support.fake_runtime import HandClock
+from tests.support.listener import listening
 from tests.support.renderers import search
 
 CLOCK = HandClock()
@@ -241,25 +240,8 @@ def test_what_cannot_be_rendered_is_said_in_a_bounded_line(
 @pytest.fixture
 def address() -> Iterator[tuple[str, list[str]]]:
     """A web server on this machine, and what it was asked for."""
-    hits: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hits.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(config("fetched").encode())
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", hits
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(config("fetched").encode()) as found:
+        yield found
 
 
 FETCHING: list[Callable[[str], tuple[dict[str, str], str]]] = [

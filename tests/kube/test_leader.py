@@ -39,20 +39,12 @@ def lease_of(cluster: Given) -> Iterator[Callable[[str], KubernetesLease]]:
 Make = Callable[[str], KubernetesLease]
 
 
-@pytest.mark.parametrize(
-    "law",
-    [
-        contract.there_is_none_at_first,
-        contract.what_was_written_is_read,
-        contract.a_released_one_names_nobody,
-        contract.looks_come_and_go,
-    ],
-)
+@pytest.mark.parametrize("law", contract.LAWS)
 def test_a_lease(law: Callable[[KubernetesLease], None], lease_of: Make, namespace: str) -> None:
     law(lease_of(namespace))
 
 
-@pytest.mark.parametrize("law", [contract.only_one_makes_it, contract.only_one_changes_a_version])
+@pytest.mark.parametrize("law", contract.LAWS_OF_TWO)
 def test_two_at_a_lease(
     law: Callable[[KubernetesLease, KubernetesLease], None], lease_of: Make, namespace: str
 ) -> None:

@@ -9,7 +9,6 @@ import stat
 import threading
 import traceback
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,14 +39,6 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
     monkeypatch.setenv("SECRET", "expanded.example.org")
     return tmp_path / "marker"
-
-
-@pytest.fixture
-def source(upstream: Upstream, tmp_path: Path) -> Iterator[GitSource]:
-    settings = RepositorySettings("fleet", str(upstream.path), allow_file=True)
-    made = GitSource({"fleet": settings}, tmp_path / "mirrors", SystemClock())
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize(

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.git_source import GitSource
 from reconciler.core.errors import Reason, Rejected, Retryable
-from reconciler.ports import Snapshot
-from reconciler.settings import RepositorySettings
+from tests.security.test_git import fetched
 from tests.support.git_server import Upstream, git
-
-
-def fetched(source: GitSource) -> Snapshot:
-    return source.snapshot("fleet", "main", since=datetime.now(UTC))
-
-
-@pytest.fixture
-def source(upstream: Upstream, tmp_path: Path) -> Iterator[GitSource]:
-    settings = RepositorySettings("fleet", str(upstream.path), allow_file=True)
-    made = GitSource({"fleet": settings}, tmp_path / "mirrors", SystemClock())
-    yield made
-    made.close()
 
 
 def tree_of(upstream: Upstream, rows: bytes) -> str:

@@ -6,9 +6,7 @@ writes, and option injection through URLs and refs.
 
 from __future__ import annotations
 
-import http.server
 import re
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +21,7 @@ from reconciler.core.policy import Allow
 from reconciler.core.schema import Checker
 from reconciler.schemas import load_schemas
 from tests.support.fleet import DIRECTORY, Repository, environment, problems_of, service, spec_of
+from tests.support.listener import listening
 
 WEB = f"{DIRECTORY}/web.yaml"
 
@@ -67,39 +66,17 @@ def test_one_bad_service_never_stops_the_others():
     assert list(state.problems) == ["web"]
 
 
-@pytest.fixture
-def listener() -> Iterator[tuple[str, list[str]]]:
-    hits: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hits.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"true")
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/schema.json", hits
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_reference_is_never_fetched_or_read(listener, tmp_path):
-    url, hits = listener
-    (tmp_path / "schema.json").write_text("true")
-    for reference in (url, (tmp_path / "schema.json").as_uri()):
-        with pytest.raises(Unresolvable):
-            Checker({"$ref": reference}).findings({}, lambda path: None)
-    text = f"$schema: {url}\n$ref: {url}\npattern: '^(a+)+$'\n" + service()
-    (first, *_) = Repository({WEB: text}).state().problems["web"]
-    assert first.message.startswith("unknown field")
-    assert hits == []
+def test_a_reference_is_never_fetched_or_read(tmp_path):
+    with listening(b"true") as (address, hits):
+        url = f"{address}/schema.json"
+        (tmp_path / "schema.json").write_text("true")
+        for reference in (url, (tmp_path / "schema.json").as_uri()):
+            with pytest.raises(Unresolvable):
+                Checker({"$ref": reference}).findings({}, lambda path: None)
+        text = f"$schema: {url}\n$ref: {url}\npattern: '^(a+)+$'\n" + service()
+        (first, *_) = Repository({WEB: text}).state().problems["web"]
+        assert first.message.startswith("unknown field")
+        assert hits == []
 
 
 @pytest.mark.parametrize("name", ["service", "environment", "settings"])

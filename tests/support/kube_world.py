@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reconciler.adapters.kubernetes_apply import path
 from reconciler.adapters.kubernetes_client import MERGE_PATCH, Api, ApiError
 from reconciler.adapters.kubernetes_runtime import KubernetesRuntime
@@ -20,7 +22,7 @@ from reconciler.core.live import Group, LiveState
 from reconciler.core.model import Health, HttpCheck, ImageRef, Port, ServiceSpec, version_of
 from reconciler.core.steps import EnsureGroup, GroupShare, RouteGroups
 from reconciler.settings import GatewaySettings, KubernetesSettings
-from tests.support.kube_house import KubeHouse
+from tests.support.kube_house import KubeHouse, kube_house
 
 Json = dict[str, Any]
 ENVIRONMENT, OWNER = "prod", "house"
@@ -157,6 +159,18 @@ def kube_world(
     finally:
         runtime.close()
         world.hands.close()
+
+
+@contextmanager
+def either(request: pytest.FixtureRequest, directory: Path) -> Iterator[World]:
+    """An environment on the fake API or on the cluster, as the parameter of a fixture says: "fake" or "real"."""
+    if request.param == "fake":
+        with kube_house() as house, kube_world(house.kubeconfig(directory), ENVIRONMENT, house) as built:
+            yield built
+        return
+    cluster, namespace = request.getfixturevalue("cluster"), request.getfixturevalue("namespace")
+    with kube_world(cluster.kubeconfig, namespace) as built:
+        yield built
 
 
 def service(image: str = "", name: str = "web", **changes: Any) -> ServiceSpec:

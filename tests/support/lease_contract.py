@@ -65,3 +65,7 @@ def looks_come_and_go(lease: KubernetesLease) -> None:
     done = lease.write(Found(written.record, frozenset(), asked.version), SECONDS)
     assert done is not None
     assert lease.read(SECONDS).looks == frozenset()
+
+
+LAWS = (there_is_none_at_first, what_was_written_is_read, a_released_one_names_nobody, looks_come_and_go)
+LAWS_OF_TWO = (only_one_makes_it, only_one_changes_a_version)
