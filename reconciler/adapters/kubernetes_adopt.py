@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.core.added_fields import tree
-from reconciler.core.kubernetes_json import Json, items, text
+from reconciler.core.kubernetes_json import Json, items, table, text
 from reconciler.core.kubernetes_labels import MANAGER
-from reconciler.core.managed_fields import as_applied, field_set, is_of, owners_patch
+from reconciler.core.managed_fields import as_applied, field_set, is_of, our_entry, owners_patch
 
 
 def entry_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -38,13 +38,13 @@ def as_adopted(made: Json) -> Json | None:
     applied = as_applied(made)
     if not applied:
         return None
-    entries = [*_others(made), {**_entry(made), "fieldsV1": tree(applied)}]
+    entries = [*_others(made), _entry(made, tree(applied))]
     return {**made, "metadata": {**made["metadata"], "managedFields": entries}}
 
 
 def adoption(made: Json, wanted: Json) -> list[Json]:
     """The JSON patch that makes the fields of `wanted`, and no others, applied ones of the object `made`."""
-    return owners_patch(made, [{**_entry(made), "fieldsV1": field_set(wanted)}], state="uid")
+    return owners_patch(made, [_entry(made, field_set(wanted))], state="uid")
 
 
 def conversion(live: Json) -> list[Json]:
@@ -52,18 +52,12 @@ def conversion(live: Json) -> list[Json]:
 
     Some time has passed since: what others set meanwhile stays theirs, so that it is told.
     """
-    return owners_patch(live, [*_others(live), _entry(live)], state="uid")
+    return owners_patch(live, [*_others(live), _entry(live, table(entry_of(live), "fieldsV1"))], state="uid")
 
 
 def _others(made: Json) -> list[Mapping[str, Any]]:
     return [entry for entry in items(made, "metadata", "managedFields") if not _is_creation(entry)]
 
 
-def _entry(made: Json) -> Json:
-    mine = {
-        "apiVersion": text(made, "apiVersion"),
-        "fieldsType": "FieldsV1",
-        "manager": MANAGER,
-        **(entry_of(made) or {}),
-    }
-    return {**mine, "operation": "Apply"}
+def _entry(made: Json, fields: Mapping[str, Any]) -> Json:
+    return our_entry(text(made, "apiVersion"), fields, entry_of(made))

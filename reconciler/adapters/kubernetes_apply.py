@@ -18,6 +18,7 @@ from typing import Any
 from reconciler.adapters.kubernetes_adopt import adoption, conversion, entry_of
 from reconciler.adapters.kubernetes_cache import MADE, Cache, small
 from reconciler.adapters.kubernetes_client import Api, ApiError
+from reconciler.adapters.kubernetes_kinds import Resource
 from reconciler.core import names
 from reconciler.core.added_fields import claim
 from reconciler.core.errors import Reason, Retryable, Stalled
@@ -45,8 +46,7 @@ READ = {"ReplicaSet": ("apps/v1", "replicasets"), "Pod": ("v1", "pods")}
 def path(kind: str, namespace: str, name: str = "") -> str:
     """Where objects of a kind, or one of them, are in the API."""
     version, plural = API.get(kind) or READ[kind]
-    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
-    return f"{root}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+    return Resource(version, kind, plural, namespaced=True).path(namespace, name)
 
 
 def is_anchor(found: Mapping[str, Any]) -> bool:

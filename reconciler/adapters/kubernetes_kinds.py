@@ -27,9 +27,8 @@ class Resource(NamedTuple):
 
     def path(self, namespace: str = "", name: str = "") -> str:
         """The address of one object, or without `name` of all; `namespace` is left out where there is none."""
-        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         inside = f"/namespaces/{namespace}" if self.namespaced else ""
-        return f"{root}{inside}/{self.plural}" + (f"/{name}" if name else "")
+        return f"{_root(self.api_version)}{inside}/{self.plural}" + (f"/{name}" if name else "")
 
 
 class Kinds:
@@ -51,9 +50,8 @@ class Kinds:
             asked = self._asked.get(api_version)
         if known is not None or not (fresh or asked is None or time.monotonic() - asked > AGAIN):
             return known
-        root = "apis" if "/" in api_version else "api"
         try:
-            answer = self._api.call("GET", f"/{root}/{api_version}")
+            answer = self._api.call("GET", _root(api_version))
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -63,6 +61,10 @@ class Kinds:
             self._known[api_version] = found
             self._asked[api_version] = time.monotonic()
         return found.get(kind)
+
+
+def _root(api_version: str) -> str:
+    return f"/{'apis' if '/' in api_version else 'api'}/{api_version}"
 
 
 def _resources(api_version: str, answer: Json) -> dict[str, Resource]:

@@ -27,6 +27,7 @@ from reconciler.core.managed_fields import (
     digest,
     holder,
     is_of,
+    our_entry,
     owned,
     owners_patch,
     said_by,
@@ -93,15 +94,7 @@ def claim(live: Json, version: str) -> list[Json]:
     if not claimed:
         return []
     before = next((entry for entry in items(live, "metadata", "managedFields") if is_of(entry, MANAGER)), {})
-    mine = {
-        "manager": MANAGER,
-        "operation": "Apply",
-        "apiVersion": version,
-        "fieldsType": "FieldsV1",
-        **before,
-        "fieldsV1": united(_fields(before), claimed),
-    }
-    return owners_patch(live, [*rest, mine])
+    return owners_patch(live, [*rest, our_entry(version, united(_fields(before), claimed), before)])
 
 
 def united(one: Mapping[str, Any], other: Mapping[str, Any]) -> Json:

@@ -17,7 +17,7 @@ from reconciler.core.added_fields import united
 from reconciler.core.kubernetes_identity import group_of
 from reconciler.core.kubernetes_json import Json, items, table, text
 from reconciler.core.kubernetes_labels import MANAGER, annotation, label, labels
-from reconciler.core.managed_fields import is_of, owners_patch
+from reconciler.core.managed_fields import is_of, our_entry, owners_patch
 
 ADOPT = "reconciler.dev/adopt"
 REPLACE = "reconciler.dev/replace"
@@ -114,8 +114,7 @@ def takeover(live: Json, api_version: str) -> list[Json]:
             left = {key: below for key, below in fields.items() if key != _METADATA}
             rest += [{**entry, "fieldsV1": left}] if left else []
     if mine:
-        entry = {"manager": MANAGER, "operation": "Apply", "apiVersion": api_version, "fieldsType": "FieldsV1"}
-        rest.append({**entry, "fieldsV1": mine})
+        rest.append(our_entry(api_version, mine))
     return owners_patch(live, rest)
 
 

@@ -252,6 +252,12 @@ def _parsed(value: str) -> Any:  # noqa: ANN401 - JSON
         return None
 
 
+def our_entry(api_version: str, fields: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> Json:
+    """The entry of managedFields by which we applied these fields. `before`: the one that becomes it."""
+    mine = {"apiVersion": api_version, "fieldsType": "FieldsV1", "manager": MANAGER, **(before or {})}
+    return {**mine, "operation": "Apply", "fieldsV1": fields}
+
+
 def owners_patch(live: Json, entries: Sequence[Mapping[str, Any]], *, state: str = "resourceVersion") -> list[Json]:
     """The JSON patch that makes `entries` the managedFields of an object in this state of it, or with `state` "uid" in
     any state of just this object.
