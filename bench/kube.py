@@ -144,7 +144,7 @@ def _measured(running: cluster.Cluster, root: Path, count: int, namespace: str) 
             revision = _commit(house, range(changed), letter)
             taken = daemon.synced(revision) - at
             goal, holds = (f"<= {PUSH_GOAL:g}", taken <= PUSH_GOAL) if changed == SIZES[0] else ("", None)
-            note(f"push that changes {changed}", taken, "s", goal, holds, "commit -> every service promoted")
+            note(f"push that changes {changed}", taken, "s", goal, holds, "commit -> every service promoted, and its controllers done")
             spent = f"{daemon.cpu() - cpu:.1f} s of the daemon's CPU"
             calls = sum((_calls(running) - before).values())
             note(f"push that changes {changed}, API calls", calls, "", extra=spent)
