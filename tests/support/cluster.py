@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +36,7 @@ from tools.kept import cache, locked
 NAMED = os.environ.get("RECONCILER_TEST_KUBECONFIG", "")
 KEPT = os.environ.get("RECONCILER_TEST_CLUSTER_DIR", "")
 PREFIX = "rec-kube-"
-DEADLINE = 60.0
+DEADLINE = 180.0
 T = TypeVar("T")
 
 
@@ -50,7 +50,7 @@ class Given:
 
 
 def eventually(look: Callable[[], T], *, during: type[Exception] | tuple[type[Exception], ...] = ()) -> T:
-    """The first true answer of `look`, by a deadline of 60 s. Until then errors of the kinds `during` count as a no."""
+    """The first true answer of `look`, within three minutes. Until then errors of the kinds `during` count as a no."""
     end = time.monotonic() + DEADLINE
     while True:
         try:
@@ -147,14 +147,20 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Given]:
 
 
 @contextmanager
-def _turn(cluster: Given, *, alone: bool) -> Iterator[None]:
-    """While one worker breaks the cluster, no other uses it."""
-    if cluster.own is None:
+def turn(directory: Path, *, alone: bool) -> Iterator[None]:
+    """While one worker breaks the cluster of a directory, no other uses it.
+
+    Whoever waits keeps the door: without it those who share would let each other in for as long as they overlap.
+    """
+    with (directory / "turn.lock").open("a") as handle:
+        with (directory / "door.lock").open("a") as door:
+            fcntl.flock(door, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
-        return
-    with (cluster.own.directory / "turn.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield
+
+
+def _turn(cluster: Given, *, alone: bool) -> AbstractContextManager[None]:
+    return turn(cluster.own.directory, alone=alone) if cluster.own is not None else contextlib.nullcontext()
 
 
 @pytest.fixture(autouse=True)
@@ -198,10 +204,10 @@ def install_definitions(kube: client.ApiClient, paths: Iterable[Path]) -> None:
         names.add(definition["metadata"]["name"])
         with contextlib.suppress(ApiException):  # another worker, or an earlier run, was first
             # The answer is as long, and models of it are as slow.
-            definitions.create_custom_resource_definition(definition, _preload_content=False, _request_timeout=30)
+            definitions.create_custom_resource_definition(definition, _preload_content=False, _request_timeout=DEADLINE)
 
     def served() -> bool:
-        listed = definitions.list_custom_resource_definition(_preload_content=False, _request_timeout=30)
+        listed = definitions.list_custom_resource_definition(_preload_content=False, _request_timeout=DEADLINE)
         found = {one["metadata"]["name"]: one["status"] for one in json.loads(listed.data)["items"]}
         return names <= found.keys() and all(
             any(it["type"] == "Established" and it["status"] == "True" for it in found[name]["conditions"] or [])
@@ -216,10 +222,10 @@ def namespace(kube: client.ApiClient) -> Iterator[str]:
     """A fresh namespace with its service account; deleted afterwards, and nobody waits for that."""
     name = f"t-{uuid.uuid4().hex[:12]}"
     core = client.CoreV1Api(kube)
-    core.create_namespace({"metadata": {"name": name}}, _request_timeout=30)
+    core.create_namespace({"metadata": {"name": name}}, _request_timeout=DEADLINE)
     yield name
     with contextlib.suppress(ApiException):
-        core.delete_namespace(name, grace_period_seconds=0, _request_timeout=30)
+        core.delete_namespace(name, grace_period_seconds=0, _request_timeout=DEADLINE)
 
 
 @pytest.fixture(scope="session")
