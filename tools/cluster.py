@@ -27,7 +27,7 @@ import requests
 from tools import cluster_build, cluster_files, cluster_pause, cluster_room, engine
 from tools.cluster_room import RoomError
 
-DEADLINE = 120.0
+DEADLINE = 240.0
 COMPONENTS = ("etcd", "containerd", "apiserver", "controllers", "scheduler", "kubelet", "proxy", "dns")
 PLUGINS = ("/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni")
 SYSTEM_PATH = ":/usr/sbin:/sbin:/usr/local/sbin"
@@ -234,7 +234,7 @@ def _import_pause(plan: cluster_files.Plan, program: Path) -> None:
     file = Path(plan.file("pause.tar"))
     file.write_bytes(cluster_pause.archive(program, cluster_files.PAUSE))
     socket = Path("/run/containerd/containerd.sock")
-    command = [_program("ctr"), f"--address={socket}", "--namespace=k8s.io", "--connect-timeout=20s"]
+    command = [_program("ctr"), f"--address={socket}", "--namespace=k8s.io", "--connect-timeout=60s"]
     cluster_room.run(plan.directory, "pause", [*command, "images", "import", str(file)])
 
 

@@ -46,7 +46,7 @@ def open_room(plan: Plan, node: Path) -> engine.Started:
         close_room(plan, holder(plan.directory))
         raise SystemExit(f"the cluster needs namespaces of its own, and they were refused:\n{done.stderr.strip()}")
     held = holder(plan.directory)
-    end = time.monotonic() + 20.0
+    end = time.monotonic() + 60.0
     while held is not None and engine.alive(held):
         with contextlib.suppress(RoomError):
             ask(plan.directory, do="list")
@@ -91,7 +91,7 @@ def run(directory: Path, name: str, command: list[str]) -> None:
     """Run a program in the room to its end. Raises RoomError with what it said."""
     log = directory / f"{name}.log"
     ask(directory, do="start", name=name, argv=command, log=str(log))
-    end = time.monotonic() + 60.0
+    end = time.monotonic() + 120.0
     while (state := ask(directory, do="list")[name]) == "runs" and time.monotonic() < end:
         time.sleep(0.02)
     if state != "ended: code 0":
@@ -103,7 +103,7 @@ def close_room(plan: Plan, held: engine.Started | None) -> None:
     if held is not None and engine.alive(held):
         with contextlib.suppress(ProcessLookupError):
             os.kill(held.pid, signal.SIGKILL)
-    end = time.monotonic() + 30.0
+    end = time.monotonic() + 60.0
     link = Path("/sys/class/net") / plan.name
     while ((held is not None and engine.alive(held)) or link.exists()) and time.monotonic() < end:
         time.sleep(0.02)
@@ -131,7 +131,7 @@ def _version_one_mounts() -> list[Path]:
 
 def _remove_groups(name: str) -> None:
     for top in {*GROUPS.glob(name), *GROUPS.glob(f"*/{name}")}:
-        for _ in range(100):  # what was killed a moment ago is still counted in them
+        for _ in range(600):  # what was killed a moment ago is still counted in them
             for path, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
                     Path(path).rmdir()

@@ -38,7 +38,7 @@ BLUE_GREEN = """\
   rollout:
     strategy: blueGreen
     preview:
-      soak: 2s
+      soak: 5s
     hold: 2m
 """
 CANARY = """\

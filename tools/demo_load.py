@@ -28,8 +28,8 @@ KINDS = (
 QUICK = tuple(kind.name for kind in KINDS[:-1])
 PAUSE = 0.2
 ANSWERS = 50
-ANSWER_SECONDS = 30.0
-ASKING_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
+ASKING_SECONDS = 60.0
 BAR = 36
 GOOD = 200
 
@@ -71,7 +71,7 @@ class Visitors:
         except TimeoutError as error:
             raise SystemExit(f"the proxy did not give {ANSWERS} answers within {ANSWER_SECONDS:.0f} s") from error
 
-    def end(self, patience: float = 10.0) -> None:
+    def end(self, patience: float = 30.0) -> None:
         """Ask no more; requests that are open have so many seconds."""
         if self._load is not None:
             self._load.stop(patience)

@@ -15,7 +15,7 @@ from tools.demo_load import HOST, PREVIEW
 from tools.demo_story import REPLICAS, Story
 from tools.demo_watch import Missed, effects, kinds, tables
 
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS = 60.0
 MOMENT = 0.4
 
 
@@ -51,7 +51,9 @@ def blue_green(story: Story) -> None:
 
 def canary(story: Story) -> None:
     """A release in steps, each judged by its gate."""
+    _settled(story, "2.0", "1.0")
     story.watch.act()
+    story.watch.draw("1.0", "2.1", MOMENT)
     story.fleet.change("web", "2.1", CANARY)
     found = story.watch.until("web 2.1", _taken_over, versions=("1.0", "2.1"))
     passed = kinds(found, What.STAGE_PASSED, "web")

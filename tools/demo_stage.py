@@ -42,7 +42,7 @@ VERSIONS = {
 """The versions of the sample service, and what else stands in their Dockerfile. 1.2 and 2.2 are broken."""
 FAULTS = {"1.2": "it never becomes healthy", "2.2": "every fifth answer is an error"}
 LONGEST = 72
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 SETTINGS = """\
 # The operator's settings of the demo. Check them with: reconciler settings check
 name: {owner}

@@ -173,7 +173,7 @@ def drifts(story: Story) -> None:
     _drift(story, "container removed", removed, "api", "rm", "--force", _running(story, "api"))
     worker = _running(story, "worker")
     _drift(story, "file copied into it", ("DriftFilesystem",), "worker", "cp", "note.txt", f"{worker}:/note.txt")
-    _drift(story, "limits changed", ("DriftChanged",), "web", "update", "--cpus", "2", _running(story, "web"))
+    _drift(story, "limits changed", ("DriftChanged",), "web", "update", "--cpus", "1", _running(story, "web"))
 
 
 def _drift(story: Story, what: str, reasons: Sequence[str], service: str, *arguments: str) -> None:

@@ -22,8 +22,8 @@ from tools.demo_screen import Screen
 from tools.demo_stage import Stage
 
 PAUSE = 0.05
-DEADLINE = 60.0
-OPEN_SECONDS = 15.0
+DEADLINE = 180.0
+OPEN_SECONDS = 60.0
 PREVIEW = ".preview"
 EFFECTS = {
     "EnsureNetwork": ("a private network", ""),

@@ -30,7 +30,7 @@ from docker.errors import DockerException
 
 from tools import packet_filter
 
-DEADLINE = 60.0
+DEADLINE = 180.0
 USUAL_SOCKET = "unix:///var/run/docker.sock"
 
 

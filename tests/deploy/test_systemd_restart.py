@@ -21,7 +21,7 @@ from pathlib import Path
 from reconciler.daemon import EXIT_NOT_LEADER
 from tests.deploy.test_systemd import UNIT
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 KEPT = ("StartLimitIntervalSec", "StartLimitBurst", "Type", "NotifyAccess", "Restart", "RestartSec", "KillMode")
 GROUPS = Path("/sys/fs/cgroup")
 PROGRAM = """

@@ -22,7 +22,7 @@ from tests.support.proxy_house import free_port
 
 HOST = "web.example"
 GRACE = {"WS_GRACE_MS": "1000"}
-DRAIN = {"deadline": "500ms", "tail": "1s", "grace": "2s"}
+DRAIN = {"deadline": "500ms", "tail": "1s", "grace": "20s"}
 
 
 class Fronted:
@@ -107,7 +107,7 @@ def until(condition: Callable[[], object], what: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, f"in vain: {what}"
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -183,10 +183,10 @@ def test_a_canary(fronted: Fronted, hello: dict[str, str]) -> None:
 
 
 def test_a_canary_that_is_stopped_by_its_gate(fronted: Fronted, hello: dict[str, str]) -> None:
-    gate = {"against": "stable", "minimumRequests": 30, "latency": {"slowerThan": "50ms"}}
+    gate = {"against": "stable", "minimumRequests": 30, "latency": {"slowerThan": "500ms"}}
     rollout = {"strategy": "canary", "steps": [{"weight": 50, "soak": "30s"}], "gate": gate}
     with running(fronted, hello["1.0"]) as daemon, fronted.asked():
-        bad = fronted.release(hello["2.0"], rollout=rollout, env={**GRACE, "DELAY_MS": "100"})
+        bad = fronted.release(hello["2.0"], rollout=rollout, env={**GRACE, "DELAY_MS": "1000"})
         daemon.log("reconciled", lambda line: line["revision"] == bad[:12] and "Quarantined" in str(line["services"]))
         fronted.alone(hello["1.0"])
     assert fronted.records("RolledBack") or fronted.records("RolloutFailed")
@@ -204,8 +204,10 @@ def test_from_sleep_to_work_and_back(fronted: Fronted, hello: dict[str, str]) ->
 
 def test_sigterm_is_ignored(fronted: Fronted, hello: dict[str, str]) -> None:
     """Its websockets would have to be cut: they are left out."""
-    with running(fronted, hello["1.0"], env={"IGNORE_TERM": "1"}) as daemon, fronted.asked(websockets=False):
-        daemon.synced(fronted.release(hello["2.0"]))
+    short = {**DRAIN, "grace": "2s"}
+    stubborn = {"env": {"IGNORE_TERM": "1"}, "drain": short}
+    with running(fronted, hello["1.0"], **stubborn) as daemon, fronted.asked(websockets=False):
+        daemon.synced(fronted.release(hello["2.0"], drain=short))
         fronted.alone(hello["2.0"])
     removed = [entry["details"] for entry in fronted.records("Done") if entry["details"]["effect"] == "RemoveInstance"]
     assert [(each["exitCode"], each["forced"]) for each in removed] == [(137, True)] * 2

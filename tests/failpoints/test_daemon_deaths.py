@@ -28,7 +28,7 @@ spec:
   env: {env}
   files:
     - {{path: /etc/hello/banner.txt, content: "hello\\n"}}
-  health: {{http: {{port: 8080, path: /healthz}}, interval: 200ms, healthyAfter: 1, startup: 15s}}
+  health: {{http: {{port: 8080, path: /healthz}}, interval: 200ms, healthyAfter: 1, startup: 60s}}
   drain: {{deadline: 0s, grace: 500ms}}
 """
 

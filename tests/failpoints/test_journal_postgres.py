@@ -46,8 +46,8 @@ def numbers(journal: SqlJournal) -> Counter[int]:
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server ends a transaction that stands still soon."""
-    monkeypatch.setattr(journal_postgres_url, "IDLE_SECONDS", 0.3)
+    """The server ends a transaction that stands still soon, and with it the lock: there is time for a look before."""
+    monkeypatch.setattr(journal_postgres_url, "IDLE_SECONDS", 3.0)
 
 
 @pytest.mark.parametrize("point", [FENCE, HELD, INSERT, COMMIT])
@@ -60,7 +60,7 @@ def test_a_daemon_that_stands_still_in_an_append_is_fenced_by_the_next(
         old.append(numbered(1))
         wire.at(*point, "hold")
         pending = pool.submit(old.append, numbered(2))
-        assert wire.reached.wait(20)
+        assert wire.reached.wait(60)
         with pytest.raises(Stalled) as locked:
             SqlJournal.open(database.url, Clock(), "no leader", act=True)
         assert locked.value.reason is Reason.JOURNAL_LOCKED
@@ -69,7 +69,7 @@ def test_a_daemon_that_stands_still_in_an_append_is_fenced_by_the_next(
             new.append(numbered(3))
             wire.release()
             with pytest.raises(Fenced):
-                pending.result(timeout=60)
+                pending.result(timeout=120)
             with pytest.raises(Fenced):
                 old.append(numbered(4))
             assert numbers(new) == {1: 1, 3: 1}
@@ -81,10 +81,10 @@ def test_what_was_committed_before_the_next_epoch_is_confirmed_also_late(databas
     with daemon(database.remote(wire.port), login=database.login) as old, ThreadPoolExecutor(1) as pool:
         wire.at(*ANSWER, "hold")
         pending = pool.submit(old.append, numbered(1))
-        assert wire.reached.wait(20)
+        assert wire.reached.wait(60)
         with daemon(database.url, take_over=True) as new:
             wire.release()
-            (record,) = pending.result(timeout=60)
+            (record,) = pending.result(timeout=120)
             assert record.epoch == 1
             with pytest.raises(Fenced):
                 old.append(numbered(2))
@@ -117,10 +117,10 @@ def test_a_commit_whose_outcome_stays_unknown_is_said_and_may_turn_up(
     with daemon(database.remote(wire.port), login=database.login) as journal, ThreadPoolExecutor(1) as pool:
         wire.at(*ANSWER, "hold")
         pending = pool.submit(journal.append, numbered(1))
-        assert wire.reached.wait(20)
+        assert wire.reached.wait(60)
         wire.close()
         with pytest.raises(Retryable) as said:
-            pending.result(timeout=60)
+            pending.result(timeout=120)
         assert said.value.reason is Reason.JOURNAL_UNAVAILABLE
         with daemon(database.url) as other:
             assert numbers(other) == {1: 1}
@@ -245,12 +245,12 @@ def test_a_server_killed_under_load_keeps_what_was_confirmed_and_nothing_twice(o
             stop.clear()
             enough.clear()
             futures = [pool.submit(work, journal, wanted) for _ in range(8)]
-            assert enough.wait(60)
+            assert enough.wait(120)
             tool.stop(own_postgres, "immediate")
             tool.start(own_postgres)
             stop.set()
             for future in futures:
-                future.result(timeout=60)
+                future.result(timeout=120)
         found = numbers(journal)
         assert set(confirmed) <= set(found)
         assert set(found.values()) == {1}

@@ -24,7 +24,7 @@ from reconciler.core import names
 from reconciler.core.live import ServerMode
 from reconciler.failpoints import PROXY_FAILPOINTS, TRAFFIC_FAILPOINTS
 from reconciler.settings import DockerSettings, ProxySettings
-from tests.support.fleet_house import FleetHouse
+from tests.support.fleet_house import PATIENCE, FleetHouse
 from tests.support.proxy_house import free_port
 from tests.support.runtime_house import demolish
 
@@ -53,7 +53,7 @@ spec:
   replicas: 1
   ports: [{{name: http, container: 8080}}]
   health: {{http: {{port: http, path: /healthz}}, interval: 200ms, healthyAfter: 1}}
-  drain: {{deadline: 100ms, tail: 0s, grace: 300ms}}
+  drain: {{deadline: 20s, tail: 0s, grace: 5s}}
   traffic: {{port: http, hosts: {json.dumps([HOST, f"web{hosts}.example"])}}}
   rollout: {STRATEGIES[strategy]}
 """,
@@ -98,7 +98,7 @@ def test_deaths_in_releases_lose_no_request(
             for failpoint in failpoints:
                 assert house.reconcile(failpoint), f"{failpoint} is never hit: it guards nothing"
             house.reconcile()
-            running.reached(running.so_far().answered + 20, 20)
+            running.reached(running.so_far().answered + 20, PATIENCE)
             assert running.so_far().failed == 0, str(running.so_far())
             _settled(house, raw, image)
     assert running.stop().failed == 0, str(running.stop())

@@ -16,7 +16,7 @@ from tests.kube.house import KubeHouse
 from tests.support.cluster import Given, eventually
 
 STRATEGIC = "application/strategic-merge-patch+json"
-BLUE_GREEN = {"strategy": "blueGreen", "progressDeadline": "2m", "hold": "0s"}
+BLUE_GREEN = {"strategy": "blueGreen", "progressDeadline": "10m", "hold": "0s"}
 HANDED = tuple(name for name in KUBERNETES_FAILPOINTS if "hand_over" in name)
 CLAIMED = tuple(name for name in KUBERNETES_FAILPOINTS if "claim" in name)
 

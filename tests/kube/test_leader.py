@@ -19,7 +19,8 @@ from tests.support import lease_contract as contract
 from tests.support.cluster import Given, eventually
 from tools import cluster as tool
 
-TERMS = Terms(duration=4.0, renew=3.0, retry=0.3)
+TERMS = Terms(duration=12.0, renew=9.0, retry=0.3)
+"""Nobody loses it to a busy machine, and its end can still be waited for."""
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from tests.e2e.running import PATIENCE
 from tests.kube.house import KubeHouse
 from tests.support.cluster import Given
 
-ROLLING = {"strategy": "rolling", "progressDeadline": "2m"}
+ROLLING = {"strategy": "rolling", "progressDeadline": "10m"}
 CANARY = {
     "strategy": "canary",
-    "progressDeadline": "2m",
+    "progressDeadline": "10m",
     "steps": [{"weight": 25, "soak": "2s"}, {"weight": 50, "soak": "2s"}],
 }
-BLUE_GREEN = {"strategy": "blueGreen", "progressDeadline": "2m", "hold": "1m"}
+BLUE_GREEN = {"strategy": "blueGreen", "progressDeadline": "10m", "hold": "10m"}
 
 
 @pytest.fixture

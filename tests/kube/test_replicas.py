@@ -24,8 +24,8 @@ from tests.support.database import Place
 from tests.support.pair import ask, leads
 from tools import cluster as tool
 
-CANARY = {"strategy": "canary", "progressDeadline": "2m", "steps": [{"weight": 50, "soak": "1s"}]}
-ROLLING = {"strategy": "rolling", "progressDeadline": "2m"}
+CANARY = {"strategy": "canary", "progressDeadline": "10m", "steps": [{"weight": 50, "soak": "1s"}]}
+ROLLING = {"strategy": "rolling", "progressDeadline": "10m"}
 DRAIN = {"deadline": "1s", "grace": "2s"}
 Image = Callable[[str], str]
 

@@ -72,6 +72,6 @@ def image_ref(reference: str) -> ImageRef:
 @pytest.fixture
 def raw(engine: str) -> Iterator[docker.APIClient]:
     """The engine as another person with the docker command would use it."""
-    client = docker.APIClient(engine, version="auto", timeout=30)
+    client = docker.APIClient(engine, version="auto", timeout=120)
     yield client
     client.close()

@@ -22,6 +22,7 @@ GIT_ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "grace@example.org",
 }
 ROOT = Path(__file__).parents[2]
+PATIENCE = 180.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ environments:
         self.git("push", "-q", remote, branch)
         return self.git("rev-parse", "HEAD")
 
-    def run(self, *arguments: str, failpoint: str = "", timeout: int = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, failpoint: str = "", timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """`python -m reconciler …` to its end."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "PYTHONPATH": str(ROOT)}
         if failpoint:
