@@ -167,8 +167,7 @@ def test_in_its_sandbox_it_starts_reconciles_reloads_and_stops(service: Service,
     give(service.upstream.path)
     with service.daemon() as daemon:
         daemon.synced(first)
-        daemon.told("WATCHDOG=1")
-        daemon.told("READY=1")
+        daemon.told("WATCHDOG=1", "READY=1")
         status = Path(f"/proc/{daemon.process.pid}/status").read_text()
         assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
         assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)

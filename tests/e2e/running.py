@@ -21,7 +21,7 @@ import docker
 from reconciler.core.names import LABEL_ENVIRONMENT, LABEL_OWNER
 from tests.support.git_server import Upstream
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 Log = Mapping[str, Any]
 
 
@@ -134,10 +134,12 @@ class Daemon:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def told(self, beginning: str) -> None:
-        """Wait until systemd was told this; what comes before it is passed over."""
-        while not self._notify.recv(4096).decode().startswith(beginning):
-            pass
+    def told(self, *beginnings: str) -> None:
+        """Wait until systemd was told all of these, in whatever order; what else comes by then is passed over."""
+        left = set(beginnings)
+        while left:
+            said = self._notify.recv(4096).decode()
+            left = {each for each in left if not said.startswith(each)}
 
     def log(self, event: str, wanted: Callable[[Log], bool] = lambda _: True, *, after: int = 0) -> Log:
         """Wait for a log line `event` that is `wanted`, `after` so many lines."""

@@ -17,6 +17,7 @@ def caused_by(kind: str, line: Log) -> bool:
 
 
 def test_from_the_start_over_a_merge_to_the_stop(house: House, hello: dict[str, str], raw: docker.APIClient) -> None:
+    house.write_settings(extra="log: {level: debug}")  # looks that change nothing are told, too
     first = house.release(hello["1.0"])
     with house.daemon() as daemon:
         daemon.told("READY=1")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from kubernetes import client
 
 from bench import load
 from reconciler.adapters.kubernetes_client import Api
@@ -16,6 +18,20 @@ from tests.e2e.running import PATIENCE, House
 from tests.support.cluster import eventually
 
 HOST = "web.example"
+
+
+def in_force(kube: client.ApiClient, account: str, namespace: str, rules: Iterable[Mapping[str, Any]]) -> None:
+    """Wait until the API lets a service account of a namespace do the last thing of each rule.
+
+    Who decides that hears of a Role, and of its binding, a little after they were made.
+    """
+    reviews = client.AuthorizationV1Api(kube)
+    for rule in rules:
+        resource, _, part = rule["resources"][-1].partition("/")
+        asked = {"group": rule["apiGroups"][-1], "resource": resource, "subresource": part, "verb": rule["verbs"][-1]}
+        about = {**asked, "namespace": namespace, "name": rule.get("resourceNames", [""])[-1]}
+        spec = {"user": f"system:serviceaccount:{namespace}:{account}", "resourceAttributes": about}
+        eventually(lambda spec=spec: reviews.create_subject_access_review({"spec": spec}).status.allowed)
 
 
 class KubeHouse(House):
@@ -55,7 +71,7 @@ class KubeHouse(House):
         plain: dict[str, Any] = {
             "security": {"user": "65532:65532"},
             "health": {"http": {"port": "http", "path": "/healthz"}, "interval": "1s", "healthyAfter": 1},
-            "drain": {"deadline": "3s", "grace": "5s"},
+            "drain": {"deadline": "10s", "grace": "5s"},  # kube-proxy may take that long to lead no more requests here
         }
         return super().release(image, environment, **{**plain, **spec})
 

@@ -24,6 +24,7 @@ from tests.kube.house import KubeHouse
 from tests.support import kustomize
 from tests.support.cluster import Given, eventually
 from tests.support.daemon_image import give
+from tools import engine
 
 HOME = "reconciler"
 """The namespace of the daemon, as it stands in deploy/."""
@@ -127,9 +128,13 @@ class Installation(KubeHouse):
         """So many pods of one of the daemon's Deployments. For none, they are killed without a word."""
         core, apps = client.CoreV1Api(self.kube), client.AppsV1Api(self.kube)
         apps.patch_namespaced_deployment_scale(name, HOME, {"spec": {"replicas": count}})
-        for pod in core.list_namespaced_pod(HOME).items:
-            if not count and pod.metadata.name.startswith(f"{name}-"):
-                core.delete_namespaced_pod(pod.metadata.name, HOME, grace_period_seconds=0)
+        if count:
+            return
+        mine = [pod.metadata.name for pod in self.pods() if pod.metadata.name.startswith(f"{name}-")]
+        programs = [engine.Started(pid, engine.born(pid)) for pid in map(self.program, mine)]
+        for pod in mine:
+            core.delete_namespaced_pod(pod, HOME, grace_period_seconds=0)
+        eventually(lambda: not any(map(engine.alive, programs)))  # kubelet learns of it after the API
 
     @staticmethod
     def _empty(core: client.CoreV1Api) -> bool:
@@ -220,7 +225,12 @@ class Installation(KubeHouse):
         with requests.Session() as session:
             session.trust_env = False
             headers = {"Authorization": f"Bearer {TOKEN}"}
-            return session.get(f"http://{pod.status.pod_ip}:8480{path}", timeout=10, headers=headers)
+            return session.get(f"http://{pod.status.pod_ip}:8480{path}", timeout=60, headers=headers)
+
+    def leader(self) -> str:
+        """The one pod that says that it leads, as soon as one does."""
+        (found,) = eventually(self.leaders)
+        return found
 
     def leaders(self) -> list[str]:
         """The pods that say that they lead."""
@@ -273,6 +283,8 @@ _FLEET = {
                 "containers": [
                     {
                         "name": "reconciler",
+                        # A test stops a program and waits for what the others do, kubelet being none of them.
+                        "livenessProbe": {"failureThreshold": 60},
                         "volumeMounts": [{"name": "fleet", "mountPath": "/srv/fleet.git", "readOnly": True}],
                     }
                 ],

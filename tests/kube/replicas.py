@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from kubernetes import client
 
-from tests.kube.house import KubeHouse
+from tests.kube.house import KubeHouse, in_force
 from tests.support import kustomize
 
 LEASE = "reconciler"
-DURATION, RENEW = 4, 3
-"""Of the Lease, in seconds: long enough for a busy machine, short enough to wait for its end."""
+DURATION, RENEW = 12, 9
+"""Of the Lease, in seconds: nobody loses it to a busy machine, and its end can still be waited for."""
 TOKEN_SECONDS = 3600
 
 
@@ -74,6 +74,7 @@ class Replicas(KubeHouse):
                 "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": self.namespace}],
             }
             rights.create_namespaced_role_binding(self.namespace, bound)
+            in_force(self.kube, name, self.namespace, role["rules"])
         asked = {"spec": {"audiences": [], "expirationSeconds": TOKEN_SECONDS}}
         token = core.create_namespaced_service_account_token(name, self.namespace, asked).status.token
         found: dict[str, Any] = yaml.safe_load(self.administrator.read_text())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from tools import cluster as tool
 
@@ -24,11 +25,16 @@ class Change:
     code: int
 
 
+def events(own: tool.Cluster) -> Iterator[dict[str, Any]]:
+    """Each call as the audit log has it, but for a last line that is just being written."""
+    whole, _, _ = own.audit.read_text().rpartition("\n")
+    return map(json.loads, whole.splitlines())
+
+
 def changes(own: tool.Cluster, namespace: str, *, group: str = "system:serviceaccounts:") -> list[Change]:
     """What accounts of a group of accounts changed in a namespace; leases are not counted."""
     found = []
-    for line in own.audit.read_text().splitlines():
-        event = json.loads(line)
+    for event in events(own):
         target, user = event.get("objectRef") or {}, event["user"]
         if target.get("namespace") != namespace or event["verb"] not in CHANGES or target["resource"] == "leases":
             continue

@@ -161,9 +161,9 @@ def test_what_others_may_do_is_left_alone(world: World) -> None:
     patch(world, {"spec": {"replicas": 3}}, "kube-controller-manager", "/scale")
     world.until(lambda live: live.groups[0].replicas == 3)
     assert world.group().differences == ()
-    before = world.runtime.api.counts.copy()
+    before = world.asked()
     world.runtime.apply(effect)
-    assert world.runtime.api.counts == before
+    assert world.asked() == before
     world.runtime.apply(ensure(service(env={"B": "3"}, scaling=Scaling(1, 6, cpu=0.5))))
     after = world.get("Deployment", "web")
     assert (after["spec"]["replicas"], after["metadata"]["annotations"]["team"]) == (3, "blue")

@@ -27,14 +27,14 @@ FLUX = {"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io
 class Shop(KubeHouse):
     """A house whose one bundle, `shop`, is the directory apps/shop."""
 
-    def merge(self, *objects: Object, **files: str) -> str:
+    def merge(self, *objects: Object, deadline: str = "10m", **files: str) -> str:
         """Merge a version with these objects, and further files beside them; the revision."""
         place = f"environments/{self.namespace}"
         manifest = {
             "apiVersion": "reconciler.dev/v1",
             "kind": "Manifests",
             "metadata": {"name": "shop"},
-            "spec": {"path": "apps/shop", "progressDeadline": "20s"},
+            "spec": {"path": "apps/shop", "progressDeadline": deadline},
         }
         rest = {**manifest, "metadata": {"name": "rest"}, "spec": {"path": "apps/rest"}}
         written_files = {
@@ -101,7 +101,7 @@ def test_a_version_that_does_not_become_well_goes_back(house: Shop, image: Image
     bad = (deployment("shop", image("2.0"), port=9), config("settings", size="2"), config("more", c="d"))
     with house.daemon() as daemon:
         daemon.synced(house.merge(*good))
-        house.merge(*bad)
+        house.merge(*bad, deadline="20s")
         daemon.log("reconciled", lambda line: "Quarantined" in line["services"].get("shop", ""))
         eventually(lambda: house.maps() == {"settings": {"size": "1"}} and house.images() == [image("1.0")])
         assert house.status()["health"] == "Healthy"
@@ -115,6 +115,7 @@ def test_what_hands_did_is_recorded_and_undone(house: Shop) -> None:
         path = f"/api/v1/namespaces/{house.namespace}/configmaps"
         house.api.call("DELETE", f"{path}/more")
         eventually(lambda: "more" in house.maps())
+        eventually(lambda: house.told().count("DriftRepaired") == 1)  # or both are one drift
         body = {"metadata": {"name": "settings"}, "data": {"size": "9"}}
         house.api.call("PATCH", f"{path}/settings", body=body, content_type="application/merge-patch+json")
         eventually(lambda: house.maps()["settings"] == {"size": "1"})

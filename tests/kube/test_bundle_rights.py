@@ -11,7 +11,8 @@ import pytest
 import yaml
 from kubernetes import client
 
-from tests.kube.house import KubeHouse
+from tests.kube import seen
+from tests.kube.house import KubeHouse, in_force
 from tests.support import kustomize
 from tests.support.cluster import Given, eventually
 from tests.support.shop import Object, config, deployment, job, written
@@ -64,6 +65,7 @@ class Rights(KubeHouse):
             "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.namespace}],
         }
         self.rights.create_namespaced_role_binding(self.namespace, bound)
+        in_force(self.rights.api_client, ACCOUNT, self.namespace, allowed)
 
     def merge(self, objects: Iterable[Object]) -> str:
         """Merge the bundles `shop`, with these objects, and `rest`; without any of them `rest` alone. The revision."""
@@ -146,8 +148,7 @@ def _object(version: str, kind: str, name: str, spec: Object, notes: dict[str, s
 def used(own: tool.Cluster, namespace: str) -> tuple[set[Right], list[str]]:
     """What the account asked for in its namespace, and what was refused to it."""
     who, asked, refused = f"system:serviceaccount:{namespace}:{ACCOUNT}", set(), []
-    for line in own.audit.read_text().splitlines():
-        event = json.loads(line)
+    for event in seen.events(own):
         target = event.get("objectRef") or {}
         if event["user"].get("username") != who or target.get("namespace") != namespace:
             continue

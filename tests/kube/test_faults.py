@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from bench.fleet import pinned
+from reconciler.adapters.kubernetes_client import ApiError
 from tests.e2e.running import PATIENCE
 from tests.kube.house import KubeHouse
 from tests.support.cluster import Given, eventually
 from tools import cluster as tool
 
-CANARY = {"strategy": "canary", "progressDeadline": "3m", "steps": [{"weight": 50, "soak": "6s"}]}
-ROLLING = {"strategy": "rolling", "progressDeadline": "3m"}
+CANARY = {"strategy": "canary", "progressDeadline": "10m", "steps": [{"weight": 50, "soak": "6s"}]}
+ROLLING = {"strategy": "rolling", "progressDeadline": "10m"}
+LONG_DRAIN = {"deadline": "30s", "grace": "5s"}
+"""Longer than kube-proxy pauses before it asks an API again that was away."""
 
 
 @pytest.fixture
@@ -50,11 +53,11 @@ def pods(house: KubeHouse, image: str) -> list[str]:
 def test_an_api_server_that_dies_in_a_canary_delays_it_and_loses_no_request(
     house: KubeHouse, image: Callable[[str], str], own_cluster: tool.Cluster
 ) -> None:
-    first = house.release(image("1.0"), rollout=CANARY)
+    first = house.release(image("1.0"), rollout=CANARY, drain=LONG_DRAIN)
     with house.daemon() as daemon:
         daemon.synced(first)
         with house.asked():
-            second = house.release(image("2.0"), rollout=CANARY)
+            second = house.release(image("2.0"), rollout=CANARY, drain=LONG_DRAIN)
             eventually(lambda: pods(house, image("2.0")))
             tool.kill(own_cluster, "apiserver")
             tool.start(own_cluster, "apiserver")
@@ -70,10 +73,20 @@ def test_an_eviction_in_a_canary_says_nothing_against_it(house: KubeHouse, image
         second = house.release(image("2.0"), rollout=CANARY)
         (name, *_) = eventually(lambda: pods(house, image("2.0")))
         place = f"/api/v1/namespaces/{house.namespace}/pods/{name}/eviction"
-        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
-        house.api.call("POST", place, body=body)
+        eventually(lambda: _evicted(house, place, name))
         daemon.synced(second)
         assert "RolloutFailed" not in told(house)
+
+
+def _evicted(house: KubeHouse, place: str, name: str) -> bool:
+    """Whether the API takes an eviction: it says no until it has looked at the budget, too."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    try:
+        house.api.call("POST", place, body=body)
+    except ApiError as error:
+        assert error.status == 429, error
+        return False
+    return True
 
 
 def test_a_quota_is_named_and_the_release_goes_on_when_it_is_raised(

@@ -5,7 +5,6 @@ It proves the ground for the tests of the program; the program itself is not use
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import threading
@@ -18,8 +17,9 @@ import requests
 from kubernetes import client, config, watch
 from kubernetes.client.exceptions import ApiException
 
+from tests.kube import seen
 from tests.support import cluster as support
-from tests.support.cluster import eventually
+from tests.support.cluster import DEADLINE, eventually
 from tools import cluster as tool
 from tools import cluster_build, engine
 
@@ -105,7 +105,7 @@ def test_the_api_server_comes_back_and_a_watch_after_it_works(
     both = threading.Event()
 
     def look() -> None:
-        for event in watch.Watch().stream(core.list_namespaced_config_map, namespace, timeout_seconds=30):
+        for event in watch.Watch().stream(core.list_namespaced_config_map, namespace, timeout_seconds=int(DEADLINE)):
             seen.append(event["object"].metadata.name)
             if {"before", "after"} <= set(seen):
                 both.set()
@@ -126,7 +126,7 @@ def test_a_paused_api_server_answers_nothing_until_it_is_resumed(own_cluster: to
             requests.get(f"{own_cluster.server}/readyz", timeout=(1, 1), verify=_authority(own_cluster))
     finally:
         tool.resume(own_cluster, "apiserver")
-    assert requests.get(f"{own_cluster.server}/readyz", timeout=10, verify=_authority(own_cluster)).text == "ok"
+    assert requests.get(f"{own_cluster.server}/readyz", timeout=DEADLINE, verify=_authority(own_cluster)).text == "ok"
 
 
 def test_a_node_whose_kubelet_is_gone_is_not_ready_until_it_is_back(
@@ -237,8 +237,9 @@ def test_calls_to_the_api_can_be_counted(own_cluster: tool.Cluster, kube: client
     client.CoreV1Api(kube).list_namespaced_config_map(namespace)
 
     def calls() -> list[str]:
-        lines = [json.loads(line) for line in own_cluster.audit.read_text().splitlines()]
-        return [one["verb"] for one in lines if one.get("objectRef", {}).get("namespace") == namespace]
+        return [
+            one["verb"] for one in seen.events(own_cluster) if one.get("objectRef", {}).get("namespace") == namespace
+        ]
 
     assert "list" in eventually(calls)
 

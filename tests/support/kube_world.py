@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from tests.support.kube_house import KubeHouse, kube_house
 
 Json = dict[str, Any]
 ENVIRONMENT, OWNER = "prod", "house"
-PATIENCE = 60.0
+PATIENCE = 180.0
 QUICK = Health(check=HttpCheck(8080, "/healthz"), interval=timedelta(seconds=1), startup=timedelta(seconds=30))
 
 
@@ -97,6 +98,12 @@ class World:
             assert self.clock.now() < end, shown
             with self.news:
                 self.news.wait_for(lambda before=count: len(self.told) > before, 1.0)
+
+    def asked(self) -> Counter[str]:
+        """The calls so far by verb, but for the one watch that begins after each list: it may still be on its way."""
+        made = self.runtime.api.counts.copy()
+        assert made.pop("watch", 0) <= made["list"]
+        return made
 
     def heard(self, words: str) -> None:
         """Return when a hint with these words has come."""
