@@ -54,7 +54,10 @@ def test_what_others_wrote_stays(api: LeaseApi, lease: KubernetesLease) -> None:
     known["metadata"] |= {"labels": {"team": "x"}, "annotations": {"note": "kept"}}
     known["spec"]["strategy"] = "OldestEmulationVersion"
     found = lease.read(contract.SECONDS)
-    assert lease.write(Found(LeaseRecord("other", 15.0, "a", "b", 5), frozenset({"x"}), found.version), 5.0) is not None
+    assert (
+        lease.write(Found(LeaseRecord("other", 15.0, "a", "b", 5), frozenset({"x"}), found.version), contract.SECONDS)
+        is not None
+    )
     after = api.objects["reconciler"]
     assert after["metadata"]["labels"] == {"team": "x"}
     assert after["metadata"]["annotations"]["note"] == "kept"
@@ -84,10 +87,10 @@ def test_what_is_refused_is_told(
 ) -> None:
     api.refuse = refusal
     with pytest.raises(kind) as told:
-        lease.read(1.0)
+        lease.read(contract.SECONDS)
     assert told.value.reason is reason
     with pytest.raises(kind) as told:
-        lease.write(Found(contract.RECORD), 1.0)
+        lease.write(Found(contract.RECORD), contract.SECONDS)
     assert told.value.reason is reason
 
 
@@ -107,7 +110,7 @@ def test_an_api_that_is_away_is_told(api: LeaseApi, lease: KubernetesLease, tmp_
         kubeconfig = other.kubeconfig(tmp_path / "gone")
     gone = KubernetesLease(Api(KubernetesSettings("gone", kubeconfig=kubeconfig)), api.NAMESPACE, "reconciler")
     with pytest.raises(Retryable) as told:
-        gone.read(1.0)
+        gone.read(contract.SECONDS)
     assert told.value.reason is Reason.ENGINE_UNREACHABLE
     gone.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.adapters.lease import KubernetesLease
 from reconciler.core.lease import Found, LeaseRecord
 
-SECONDS = 5.0
+SECONDS = 60.0
 RECORD = LeaseRecord("me", 15.0, "2026-01-02T03:04:05.000006+00:00", "2026-01-02T03:04:06.000007+00:00", 4)
 
 
