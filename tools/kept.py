@@ -25,11 +25,24 @@ def cache() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Nobody else who asks for this file's lock goes on meanwhile."""
+    """Nobody else who asks for this file's lock goes on meanwhile.
+
+    A file that was removed while its lock was waited for keeps nobody out any more: then the new one counts.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _stands(path, handle.fileno()):
+                yield
+                return
+
+
+def _stands(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def digest(sources: Path) -> str:
