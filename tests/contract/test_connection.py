@@ -28,13 +28,14 @@ from reconciler.core.live import HealthStatus, Phase
 from reconciler.settings import DockerSettings, parse
 from tests.support.engine_roads import Papers, ending, papers, plain_port, ssh_road, tunnels
 from tests.support.git_server import SshGit
+from tests.support.ports import free_port
 from tests.support.runtime_house import Vault, docker_settings, real_house
 from tools import engine as tool
 from tools import images
 
 __all__ = ["ssh_road"]  # a fixture
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @contextlib.contextmanager
@@ -235,15 +236,13 @@ def place() -> Iterator[Path]:
 
 def tls_settings(port: int, files: Papers, ca: Path) -> DockerSettings:
     host = f"tcp://127.0.0.1:{port}"
-    return docker_settings(host, tls_ca=ca, tls_cert=files.cert, tls_key=files.key, timeout=timedelta(seconds=5))
+    return docker_settings(host, tls_ca=ca, tls_cert=files.cert, tls_key=files.key)
 
 
 def test_mutual_tls_with_a_real_engine(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server, client = papers(tmp_path / "right", "server", "client")
     (stranger,) = papers(tmp_path / "wrong", "stranger")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ["--host", f"tcp://127.0.0.1:{port}", "--tlsverify"]
     options += ["--tlscacert", str(server.ca), "--tlscert", str(server.cert), "--tlskey", str(server.key)]
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(stranger.ca))  # meant for other programs

@@ -42,7 +42,9 @@ from reconciler.core.steps import (
     StartInstance,
     SweepOrphan,
 )
+from tests.support.cluster import eventually
 from tests.support.engine import image_ref
+from tests.support.ports import free_port
 from tests.support.runtime_house import QUICK, House, Vault, demolish, docker_settings, healthy
 from tools import engine as tool
 
@@ -173,9 +175,9 @@ def test_a_program_that_cannot_run_is_an_instance_that_ended(house: House) -> No
 
 def test_a_host_port_is_published_and_a_taken_one_is_told(house: House) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        port = free_port()  # nobody else gets it between its two uses
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
         name = house.create(house.spec(ports=(Port("http", 8080, host=port),)))
         with pytest.raises(Stalled) as caught:
             house.runtime.apply(StartInstance(name))
@@ -183,7 +185,7 @@ def test_a_host_port_is_published_and_a_taken_one_is_told(house: House) -> None:
         assert str(port) in caught.value.what
     house.runtime.apply(StartInstance(name))
     house.one(lambda i: i.health is HealthStatus.HEALTHY)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/")
     assert connection.getresponse().read().startswith(b"hello 1.0 ")
 
@@ -192,7 +194,7 @@ def test_an_established_connection_survives_the_switch(house: House, raw: docker
     name = healthy(house)
     network = names.network(house.environment)
     address = raw.inspect_container(name)["NetworkSettings"]["Networks"][network]["IPAddress"]
-    connection = http.client.HTTPConnection(address, 8080, timeout=10)
+    connection = http.client.HTTPConnection(address, 8080, timeout=60)
     for effect in (None, AttachTraffic(name, "web"), DetachTraffic(name, "web")):
         if effect is not None:
             house.runtime.apply(effect)
@@ -244,16 +246,16 @@ def test_a_hung_engine_is_retried_in_bounded_time_and_found_again(tmp_path: Path
     own = tool.up(directory, private=True)
     assert own.dockerd is not None
     heard = threading.Event()
-    runtime = DockerRuntime(docker_settings(own.host, timeout=timedelta(seconds=1)), "house", Vault(), SystemClock())
+    runtime = DockerRuntime(docker_settings(own.host, timeout=timedelta(seconds=3)), "house", Vault(), SystemClock())
     try:
         runtime.watch(lambda environment, detail: heard.set() if "answers" in detail else None)
-        runtime.observe("prod", {}, ())
+        eventually(lambda: runtime.observe("prod", {}, ()), during=Retryable)
         os.kill(own.dockerd.pid, signal.SIGSTOP)
         with pytest.raises(Retryable) as caught:
             runtime.observe("prod", {}, ())
         assert caught.value.reason is Reason.ENGINE_UNREACHABLE
         os.kill(own.dockerd.pid, signal.SIGCONT)
-        assert runtime.observe("prod", {}, ()).instances == ()
+        assert eventually(lambda: runtime.observe("prod", {}, ()), during=Retryable).instances == ()
         os.kill(own.dockerd.pid, signal.SIGKILL)
         with pytest.raises(Retryable) as gone:
             runtime.observe("prod", {}, ())

@@ -23,7 +23,8 @@ from reconciler.core import names
 from reconciler.core.delivery import Route, RouteMode
 from reconciler.core.live import ProxyStatus
 from reconciler.core.proxy_config import RouteWish
-from tests.support.proxy_house import Load, ProxyHouse, free_port, until, web
+from tests.support.ports import free_port
+from tests.support.proxy_house import Load, ProxyHouse, until, web
 from tools.certificate import self_signed
 
 
@@ -92,7 +93,7 @@ def test_an_h2_client_may_begin_without_asking(house: ProxyHouse) -> None:
     frames = struct.pack(">I", 0)[1:] + b"\x04\x00" + b"\x00" * 4
     frames += struct.pack(">I", len(block))[1:] + b"\x01\x05" + struct.pack(">I", 1) + block
     assert house.settings.http is not None
-    with socket.create_connection(house.settings.http, 10) as link, link.makefile("rb") as stream:
+    with socket.create_connection(house.settings.http, 60) as link, link.makefile("rb") as stream:
         link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames)
         kind, content = -1, b""
         while kind != 1:
@@ -142,7 +143,7 @@ def test_tcp_has_a_port_of_its_own(house: ProxyHouse) -> None:
     house.made(tcp=((port, port),))
     house.ensure(RouteWish("db", Route(8080, RouteMode.TCP, listen=port), 1))
     house.put(house.backend("db"), 1, house.instance("2.0"))
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request("GET", "/")
         assert connection.getresponse().getheader("X-Version") == "2.0"
 
@@ -153,7 +154,7 @@ def test_a_websocket_goes_on_while_the_configuration_changes_and_its_server_drai
     house.put(backend, 1, house.instance())
     key = base64.b64encode(os.urandom(16)).decode()
     assert house.settings.http is not None
-    with socket.create_connection(house.settings.http, 10) as link, link.makefile("rb") as stream:
+    with socket.create_connection(house.settings.http, 60) as link, link.makefile("rb") as stream:
         link.sendall(
             f"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
@@ -189,13 +190,13 @@ def test_tls_with_the_operators_certificates(house: ProxyHouse, tmp_path: Path) 
     trusting = ssl.create_default_context(cafile=certificate)
     trusting.set_alpn_protocols(["h2", "http/1.1"])
     with (
-        socket.create_connection(address, 10) as link,
+        socket.create_connection(address, 60) as link,
         trusting.wrap_socket(link, server_hostname="shop.example.org") as secured,
     ):
         assert secured.selected_alpn_protocol() == "h2"
     trusting.set_alpn_protocols(["http/1.1"])
     with (
-        socket.create_connection(address, 10) as link,
+        socket.create_connection(address, 60) as link,
         trusting.wrap_socket(link, server_hostname="shop.example.org") as secured,
     ):
         secured.sendall(b"GET / HTTP/1.1\r\nHost: shop.example.org\r\nConnection: close\r\n\r\n")
@@ -207,7 +208,7 @@ def test_metrics_and_the_access_log(house: ProxyHouse) -> None:
     house.made(metrics=address)
     house.ensure(web())
     assert house.get("/not-there")[0] == 503
-    with closing(http.client.HTTPConnection(*address, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(*address, timeout=60)) as connection:
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
     assert f'haproxy_backend_http_responses_total{{proxy="{house.backend("web")}",code="5xx"}} 1' in text
@@ -256,7 +257,7 @@ def test_a_request_for_a_service_that_sleeps_is_kept_until_an_instance_is_up(hou
             connection.request("GET", "/")
             answers[name] = connection.getresponse().status
 
-    tcp = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    tcp = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     threads = [
         threading.Thread(target=ask, args=("fn", house.connection_to())),
         threading.Thread(target=ask, args=("db", tcp)),
@@ -269,7 +270,7 @@ def test_a_request_for_a_service_that_sleeps_is_kept_until_an_instance_is_up(hou
     for service in ("fn", "db"):
         house.put(house.backend(service), 1, address)
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert answers == {"fn": 200, "db": 200}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from reconciler.core.live import LiveState, WarmthStatus
 from reconciler.core.model import Port, Security
 from reconciler.core.steps import RemoveInstance, WarmInstance
 from tests.support.engine_roads import plain_port
+from tests.support.ports import free_port
 from tests.support.runtime_house import House, Vault, docker_settings, healthy
 
 ASK = WarmUp((WarmRequest("/"),), count=3)
@@ -51,13 +51,6 @@ def test_a_remote_engine_is_warmed_through_published_ports(remote: House) -> Non
     name = healthy(remote, ports=(Port("http", 8080, host=free_port()),))
     remote.runtime.apply(WarmInstance(name, 8080, ASK))
     remote.settle(warm)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
 
 
 def answered(house: House, raw: docker.APIClient, address: str, port: int) -> str:

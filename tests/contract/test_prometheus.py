@@ -18,6 +18,7 @@ import pytest
 
 from reconciler.adapters.prometheus import MAX_ANSWER, Answer, Prometheus
 from tests.support.engine_roads import Papers, papers
+from tests.support.ports import free_port
 
 TIMEOUT = 30.0
 SHORT = 0.3
@@ -56,7 +57,7 @@ class Server:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @contextmanager
@@ -293,7 +294,7 @@ def test_a_tls_handshake_that_drips_cannot_hold_a_query() -> None:
         thread.start()
         answer = Prometheus(f"https://127.0.0.1:{listener.getsockname()[1]}", SHORT).query("up")
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert f"no complete answer within {SHORT} s" in answer.said
 
 
@@ -336,8 +337,7 @@ def test_an_authority_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_down_is_a_reason() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     answer = Prometheus(f"http://user:word@127.0.0.1:{port}", TIMEOUT).query("up")
     assert answer == Answer(None, f"Prometheus http://127.0.0.1:{port}: connection refused")
 
@@ -385,9 +385,9 @@ def test_closing_ends_a_query_under_way_and_those_to_come() -> None:
         prometheus = Prometheus(server.url, 600)
         thread = threading.Thread(target=lambda: answers.append(prometheus.query("up")), daemon=True)
         thread.start()
-        assert begun.wait(30)
+        assert begun.wait(60)
         prometheus.close()
-        thread.join(30)
+        thread.join(60)
         stop.set()
     answers.append(prometheus.query("up"))
     assert [answer.said.partition(": ")[2] for answer in answers] == ["it is not asked any more"] * 2

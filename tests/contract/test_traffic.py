@@ -97,6 +97,9 @@ class FakeHouse(RealHouse):
         for index in range(len(self.fake.proxies("prod"))):
             self.fake.forget("prod", index)
 
+    def within(self, seconds: float) -> None:
+        """Nothing takes time here."""
+
     def lose(self, index: int) -> None:
         self.fake.reach("prod", index, reachable=False)
 
@@ -185,6 +188,7 @@ def test_out_of_traffic_it_keeps_its_place_for_the_return(house: House) -> None:
 def test_an_address_that_does_not_come_up_takes_nothing_from_the_others(house: House) -> None:
     a = house.instance("a")
     house.shift(a.share())
+    house.within(3.0)
     error = refused(house, Share("b", *house.dead(), READY, 100))
     assert isinstance(error, Retryable) and error.reason is Reason.PROXY_UNREACHABLE
     assert house.table()[a.at] == (READY, 100)

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.core.live import ServerMode
 from reconciler.core.steps import CutSessions
-from tests.support.haproxy_house import Instance, RealHouse, until
+from tests.support.haproxy_house import PATIENCE, Instance, RealHouse, until
 
 READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
 
@@ -103,7 +103,7 @@ def test_who_had_a_place_before_it_listened_is_proven_before_it_gets_weight(
         house.shift(new.share())
     assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "old")}
     new.healthy = True
-    house.within(3.0)
+    house.within(PATIENCE)
     until(lambda: all(server.up for server in house.look().servers), "the proxy finds it up")
     house.shift(new.share())
     assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "new")}
@@ -139,7 +139,7 @@ def test_ten_releases_under_load_lose_nothing(house: RealHouse) -> None:
     answers: list[Counter[int | str]] = [Counter() for _ in range(4)]
 
     def load(seen: Counter[int | str]) -> None:
-        connection = HTTPConnection("127.0.0.1", house.proxies[0].port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", house.proxies[0].port, timeout=60)
         while not over.is_set():
             try:
                 connection.request("GET", "/")

@@ -21,6 +21,7 @@ from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
 from reconciler.core.live import ProxyStatus, ServerMode
 from reconciler.core.steps import EnsureProxy
 from reconciler.settings import ProxySettings
+from tests.support.cluster import eventually
 from tests.support.haproxy_house import RealHouse, until
 
 READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
@@ -129,7 +130,7 @@ def test_an_answer_lost_after_the_command_was_applied(house: RealHouse, tmp_path
     def answer(line: bytes) -> bytes:
         said = done(line)
         if swallow.is_set() and b"set server" in line:
-            left.acquire(timeout=20)
+            left.acquire(timeout=60)
             return b""
         return said
 
@@ -144,7 +145,7 @@ def test_an_answer_lost_after_the_command_was_applied(house: RealHouse, tmp_path
             assert caught.value.reason is Reason.PROXY_UNREACHABLE
             left.release()
         swallow.clear()
-        house.shift(b.share())
+        assert eventually(lambda: house.shift(b.share()) is None, during=Retryable)
         house.traffic = kept
     assert house.table() == {b.at: (READY, 100)}
     house.proxies[0].kill()
@@ -200,7 +201,7 @@ def test_an_answer_without_end_is_bounded(tmp_path: Path, monkeypatch: pytest.Mo
         between(tmp_path / "between.sock", lambda _line: b"x" * 1_000_000) as address,
         pytest.raises(Retryable, match="longer than"),
     ):
-        ask(address, "show stat", 5)
+        ask(address, "show stat", 60)
 
 
 def test_a_socket_of_a_lower_level_is_refused(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_a_socket_of_a_lower_level_is_refused(tmp_path: Path) -> None:
         between(tmp_path / "between.sock", lambda _line: b"\noperator\n\n") as address,
         pytest.raises(Stalled, match="level operator") as caught,
     ):
-        ask(address, "show stat", 5)
+        ask(address, "show stat", 60)
     assert caught.value.reason is Reason.PROXY_REFUSED
 
 
@@ -222,7 +223,7 @@ def test_an_address_that_leads_nowhere(address: str) -> None:
 
 def test_many_commands_go_on_several_lines(house: RealHouse) -> None:
     weights = [f"set server {house.backend}/s1 weight {number % 256}" for number in range(500)]
-    ask(house.proxies[0].address, weights, 5)
+    ask(house.proxies[0].address, weights, 60)
     assert f" {499 % 256} 1 " in house.proxies[0].say("show servers state")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from reconciler.settings import read
 from tests.e2e.running import House
 from tests.support.daemon_image import give
 from tests.support.database import Place
+from tests.support.ports import free_port
 from tools import daemon_image
 from tools import database as server
 
@@ -37,12 +37,6 @@ def compose() -> tuple[str, ...]:
     found = shutil.which("docker-compose")
     assert found, "neither `docker compose` nor docker-compose was found; install the package docker-compose"
     return (found,)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Stage:

@@ -25,7 +25,7 @@ from reconciler.core.live import ServerMode
 from reconciler.failpoints import PROXY_FAILPOINTS, TRAFFIC_FAILPOINTS
 from reconciler.settings import DockerSettings, ProxySettings
 from tests.support.fleet_house import PATIENCE, FleetHouse
-from tests.support.proxy_house import free_port
+from tests.support.ports import free_port
 from tests.support.runtime_house import demolish
 
 HOST = "web.example"

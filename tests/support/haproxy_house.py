@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -25,8 +24,9 @@ from reconciler.core import names
 from reconciler.core.live import Backend, ServerMode
 from reconciler.core.steps import Share, ShiftTraffic
 from reconciler.settings import ProxySettings
+from tests.support.ports import free_port
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
 
 CONFIG = """
@@ -180,7 +180,7 @@ class Proxy:
 
     def say(self, command: str, *, quietly: bool = False) -> str:
         with contextlib.suppress(Exception) if quietly else contextlib.nullcontext():
-            return ask(self.address, command, 5)
+            return ask(self.address, command, 5 if quietly else PATIENCE)
         return ""
 
     def signal(self, number: signal.Signals) -> None:
@@ -207,13 +207,6 @@ class Proxy:
             return answer.status, body, (answer.headers.get("Set-Cookie") or "").split(";")[0]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass
 class RealHouse:
     """An environment with real proxies. `backends`: their configuration, when it is not the small one."""
@@ -221,7 +214,7 @@ class RealHouse:
     directory: Path
     number: int = 1
     slots: int = 4
-    timeout: float = 3.0
+    timeout: float = PATIENCE
     environment: str = "prod"
     instances: list[Instance] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)

@@ -28,17 +28,12 @@ from reconciler.core.delivery import Route
 from reconciler.core.proxy_config import Config, RouteWish, render
 from reconciler.settings import DockerSettings, ProxySettings
 from reconciler.survey import front_of
+from tests.support.ports import free_port
 from tests.support.runtime_house import demolish
 
 OWNER = "proxies"
-PATIENCE = 20.0
+PATIENCE = 60.0
 _serial = itertools.count()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def web(**values: Any) -> RouteWish:
@@ -103,7 +98,7 @@ class ProxyHouse:
 
     def say(self, *commands: str) -> str:
         """Runtime commands, each of which has to be taken: most answer nothing."""
-        return ask(self.front.sockets()[0], commands, 5.0)
+        return ask(self.front.sockets()[0], commands, PATIENCE)
 
     def put(self, backend: str, slot: int, address: str, weight: int = 1, state: str = "ready") -> None:
         server = f"{backend}/s{slot}"

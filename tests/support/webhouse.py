@@ -92,7 +92,7 @@ class Running:
             self.inbox.done(name)
         return found
 
-    def raw(self, timeout: float = 20) -> socket.socket:
+    def raw(self, timeout: float = 60) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def count(self, repository: str, result: str) -> float:
@@ -103,8 +103,8 @@ class Running:
 class Quick(BoundedProtocol):
     """Deadlines short enough to wait for."""
 
-    header_seconds = 0.3
-    read_seconds = 0.3
+    header_seconds = 1.0
+    read_seconds = 1.0
 
 
 @contextmanager
@@ -115,6 +115,7 @@ def running(
     body_seconds: float = 10.0,
     protocol=BoundedProtocol,
     silence: float = 0.0,
+    port: int = 0,
 ):
     clock = SystemClock()
     settings = fleet_settings(tmp_path, host=host)
@@ -157,10 +158,10 @@ def running(
         live=lambda: it.live,
         ready=lambda: it.ready,
     )
-    server = Server(create_app(it.house), host, 0, protocol)
+    server = Server(create_app(it.house), host, port, protocol)
     server.start()
     it.port, it.base = server.port, f"http://127.0.0.1:{server.port}"
-    it.client = httpx.Client(base_url=it.base, headers={"Authorization": f"Bearer {TOKEN.decode()}"}, timeout=20)
+    it.client = httpx.Client(base_url=it.base, headers={"Authorization": f"Bearer {TOKEN.decode()}"}, timeout=60)
     try:
         yield it
     finally:

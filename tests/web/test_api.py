@@ -12,6 +12,7 @@ from reconciler.core.errors import Reason, Retryable, Stalled
 from reconciler.core.record import What
 from reconciler.web.api import PAGE_BYTES
 from reconciler.web.serve import Server
+from tests.support.ports import free_port
 from tests.support.webhouse import TOKEN, entry, running, status
 
 ENVIRONMENT = "github-production"
@@ -188,7 +189,7 @@ class serving:
 
         self.server.start()
         base = f"http://127.0.0.1:{self.server.port}"
-        self.client = httpx.Client(base_url=base, headers={"Authorization": f"Bearer {TOKEN.decode()}"}, timeout=20)
+        self.client = httpx.Client(base_url=base, headers={"Authorization": f"Bearer {TOKEN.decode()}"}, timeout=60)
         return self.client, self.server
 
     def __exit__(self, *_):
@@ -235,8 +236,8 @@ def test_an_address_that_is_taken_is_said_with_a_remedy(house):
 
 
 def test_the_port_is_free_again_after_stop(tmp_path):
-    with running(tmp_path) as it:
-        port = it.port
+    port = free_port()
+    with running(tmp_path, port=port) as it:
         assert it.client.get("/livez").status_code == 200
     again = Server(it.house.webhook, "127.0.0.1", port)
     again.start()
