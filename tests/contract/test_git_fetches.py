@@ -41,7 +41,7 @@ class Far:
 
     def __call__(self, ref: str, began: datetime) -> None:
         self.started.release()
-        assert self.go.acquire(timeout=20)
+        assert self.go.acquire(timeout=60)
         if self.error is not None:
             raise self.error
 
@@ -51,15 +51,15 @@ def test_a_thousand_hints_during_a_fetch_cost_one_more() -> None:
     fetches = Fetches(clock, far)
     with ThreadPoolExecutor(101) as threads:
         first = threads.submit(fetches.ensure, "main", clock.now())
-        assert far.started.acquire(timeout=20)
+        assert far.started.acquire(timeout=60)
         hints = [clock.now() for _ in range(1000)]
         others = [threads.submit(fetches.ensure, "main", hint) for hint in hints]
         far.go.release()
-        first.result(20)
-        assert far.started.acquire(timeout=20)
+        first.result(60)
+        assert far.started.acquire(timeout=60)
         far.go.release()
         for other in others:
-            other.result(20)
+            other.result(60)
     assert fetches.count == 2
 
 
@@ -68,17 +68,17 @@ def test_a_fetch_that_began_before_the_hint_is_not_enough() -> None:
     fetches = Fetches(clock, far)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(fetches.ensure, "main", T0)
-        assert far.started.acquire(timeout=20)
-        assert clock.looks.acquire(timeout=20)
+        assert far.started.acquire(timeout=60)
+        assert clock.looks.acquire(timeout=60)
         hint = clock.now()
-        assert clock.looks.acquire(timeout=20)
+        assert clock.looks.acquire(timeout=60)
         second = threads.submit(fetches.ensure, "main", hint)
-        assert clock.looks.acquire(timeout=20)  # it has seen the fetch that runs
+        assert clock.looks.acquire(timeout=60)  # it has seen the fetch that runs
         far.go.release()
-        first.result(20)
-        assert far.started.acquire(timeout=20), "another fetch begins"
+        first.result(60)
+        assert far.started.acquire(timeout=60), "another fetch begins"
         far.go.release()
-        second.result(20)
+        second.result(60)
     assert fetches.count == 2
 
 
@@ -88,10 +88,10 @@ def test_whoever_came_before_a_fetch_began_shares_it() -> None:
     early = clock.now()
     with ThreadPoolExecutor(10) as threads:
         calls = [threads.submit(fetches.ensure, "main", early) for _ in range(10)]
-        assert far.started.acquire(timeout=20)
+        assert far.started.acquire(timeout=60)
         far.go.release()
         for call in calls:
-            call.result(20)
+            call.result(60)
     fetches.ensure("main", early)
     assert fetches.count == 1
 
@@ -105,7 +105,7 @@ def test_a_failure_reaches_all_who_wait_and_is_not_remembered() -> None:
         calls = [threads.submit(fetches.ensure, "main", early) for _ in range(5)]
         for _ in calls:
             far.go.release()
-        assert {type(call.exception(20)) for call in calls} == {ValueError}
+        assert {type(call.exception(60)) for call in calls} == {ValueError}
     far.error = None
     far.go.release()
     fetches.ensure("main", early)
@@ -116,11 +116,11 @@ def test_refs_do_not_wait_for_each_other() -> None:
     fetches = Fetches(clock, far)
     with ThreadPoolExecutor(2) as threads:
         calls = [threads.submit(fetches.ensure, ref, clock.now()) for ref in ("a", "b")]
-        assert far.started.acquire(timeout=20)
-        assert far.started.acquire(timeout=20)
+        assert far.started.acquire(timeout=60)
+        assert far.started.acquire(timeout=60)
         far.go.release(2)
         for call in calls:
-            call.result(20)
+            call.result(60)
     assert fetches.count == 2
 
 

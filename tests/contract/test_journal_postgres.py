@@ -314,9 +314,9 @@ def test_a_person_elsewhere_and_a_newer_epoch_are_noticed(database: Place) -> No
         follower.start()
         with closing(opened(database.url, act=False)) as person:
             person.append(note(What.SUSPENDED))
-        assert requests.get(timeout=20) == ("staging", "Suspended by grace")
+        assert requests.get(timeout=60) == ("staging", "Suspended by grace")
         opened(database.url, take_over=True).close()
-        assert isinstance(fatal.get(timeout=20), Fenced)
+        assert isinstance(fatal.get(timeout=60), Fenced)
         follower.stop()
 
 

@@ -302,7 +302,7 @@ def test_closing_ends_every_thread(house: KubeHouse, tmp_path: Path, hung: bool)
         assert mine()
         began = time.monotonic()
         world.runtime.close()
-        assert time.monotonic() - began < 20  # and not 60
+        assert time.monotonic() - began < 50  # and not 60
         assert not mine()
 
 

@@ -36,7 +36,7 @@ class Server:
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.program.send_signal(number)
-        return self.program.wait(20)
+        return self.program.wait(60)
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def serving(directory: Path, version: str, *args: str, **env: str) -> Iterator[S
             program.kill()
 
 
-def ask(server: Server, *kinds: load.Kind, timeout: float = 30) -> load.Tally:
+def ask(server: Server, *kinds: load.Kind, timeout: float = 60) -> load.Tally:
     """Each kind's count of requests, asked directly."""
     with load.LoadThread(load.Load((LOCAL, server.port), HOST, *kinds)) as running:
         running.done(timeout)
@@ -96,7 +96,7 @@ def test_a_killed_server_is_seen_by_every_kind(tmp_path: Path) -> None:
         serving(tmp_path, "1.0") as server,
         load.LoadThread(load.Load((LOCAL, server.port), HOST, *kinds)) as running,
     ):
-        running.reached(300, 20)
+        running.reached(300, 60)
         server.end(signal.SIGKILL)
         tally = running.stop()
     assert all(kind.failed for kind in tally.kinds.values()), str(tally)
@@ -114,9 +114,9 @@ def test_a_request_in_flight_at_a_kill_is_lost_and_at_a_graceful_stop_is_not(tmp
             serving(tmp_path, "1.0") as server,
             load.LoadThread(load.Load((LOCAL, server.port), HOST, *kinds, load.keep_alive(1, count=50))) as running,
         ):
-            running.reached(50, 20)  # those of the keep-alive client; the others are on their way
+            running.reached(50, 60)  # those of the keep-alive client; the others are on their way
             code = server.end(number)
-            running.done(20)
+            running.done(60)
             outcomes[number] = (code, running.stop().failed)
     assert outcomes == {signal.SIGTERM: (0, 0), signal.SIGKILL: (-signal.SIGKILL, 6)}
 
@@ -129,7 +129,7 @@ def test_a_graceful_end_of_websockets_is_a_reconnect_and_a_cut_a_failure(tmp_pat
             serving(tmp_path, "1.0", WS_GRACE_MS="5000") as server,
             load.LoadThread(load.Load((LOCAL, server.port), HOST, kind)) as running,
         ):
-            running.reached(50, 20)
+            running.reached(50, 60)
             server.end(number)
             tally = running.stop()
         cut = [failure for failure in tally.failures if not failure.reason.startswith("no connection")]
@@ -138,7 +138,7 @@ def test_a_graceful_end_of_websockets_is_a_reconnect_and_a_cut_a_failure(tmp_pat
 
 
 def test_a_function_answers_with_its_body_in_upper_case(tmp_path: Path) -> None:
-    with serving(tmp_path, "1.0", "function") as server, socket.create_connection((LOCAL, server.port), 10) as client:
+    with serving(tmp_path, "1.0", "function") as server, socket.create_connection((LOCAL, server.port), 60) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\nConnection: close\r\n\r\nGr\xc3\xbcn 1")
         answer = b"".join(iter(lambda: client.recv(4096), b""))
     assert answer.endswith(b"\r\n\r\nGR\xc3\xbcN 1")
@@ -146,8 +146,8 @@ def test_a_function_answers_with_its_body_in_upper_case(tmp_path: Path) -> None:
 
 def test_the_first_requests_of_a_cold_server_are_slow(tmp_path: Path) -> None:
     """Slow enough to be cut by this timeout: exactly those which are cold."""
-    with serving(tmp_path, "1.0", COLD_REQUESTS="3", COLD_MS="3000") as server:
-        tally = ask(server, replace(load.keep_alive(1, count=10), timeout=1.0))
+    with serving(tmp_path, "1.0", COLD_REQUESTS="3", COLD_MS="6000") as server:
+        tally = ask(server, replace(load.keep_alive(1, count=10), timeout=2.0))
     assert (tally.failed, {failure.reason for failure in tally.failures}) == (3, {"timeout"})
 
 
@@ -258,7 +258,7 @@ def test_every_kind_works_through_haproxy(tmp_path: Path, servers: tuple[Server,
         replace(load.http2(1, 2, count=1), name="h2-endless", path="/endless?ms=250"),
     ]
     with proxy(tmp_path, *servers) as front, front.run(), front.load(*kinds) as running:
-        running.done(30)
+        running.done(60)
         tally = running.stop()
     expected = {k.name: k.clients * k.streams * (k.count or 0) for k in kinds}
     assert {k.kind: k.answered for k in tally.kinds.values()} == expected, str(tally)
@@ -275,13 +275,13 @@ def steady() -> list[load.Kind]:
 def test_a_drained_server_is_stopped_under_load_without_a_loss(tmp_path: Path, servers: tuple[Server, Server]) -> None:
     a, _ = servers
     with proxy(tmp_path, *servers) as front, front.run(), front.load(*steady()) as running:
-        running.reached(500, 30)
+        running.reached(500, 60)
         front.command("set server web/a state drain")
         front.await_idle("a")
         front.command("set server web/a state maint")
         assert a.end() == 0
         before = running.so_far()
-        running.reached(before.answered + 500, 30)
+        running.reached(before.answered + 500, 60)
         tally = running.stop()
     assert (tally.failed, tally.requests) == (0, tally.answered), str(tally)
     assert min(tally.versions.values()) > 50
@@ -292,9 +292,9 @@ def test_a_drained_server_is_stopped_under_load_without_a_loss(tmp_path: Path, s
 def test_a_server_stopped_without_a_drain_loses_requests(tmp_path: Path, servers: tuple[Server, Server]) -> None:
     """The same load sees what the order of a drain is good for."""
     with proxy(tmp_path, *servers) as front, front.run(), front.load(*steady()) as running:
-        running.reached(500, 30)
+        running.reached(500, 60)
         servers[0].end(signal.SIGKILL)
-        running.reached(running.so_far().answered + 500, 30)
+        running.reached(running.so_far().answered + 500, 60)
         tally = running.stop()
     assert all(kind.failed for kind in tally.kinds.values()), str(tally)
     assert {503} <= {failure.status for failure in tally.failures} <= {0, 200, 502, 503}
@@ -303,10 +303,10 @@ def test_a_server_stopped_without_a_drain_loses_requests(tmp_path: Path, servers
 def test_websockets_move_by_close_frames(tmp_path: Path, servers: tuple[Server, Server]) -> None:
     kind = load.websocket(10, rate=20)
     with proxy(tmp_path, *servers) as front, front.run(), front.load(kind) as running:
-        running.reached(50, 30)
+        running.reached(50, 60)
         front.command("set server web/a state maint")
         assert servers[0].end() == 0
-        running.reached(running.so_far().answered + 50, 30)
+        running.reached(running.so_far().answered + 50, 60)
         tally = running.stop()
     assert (tally.failed, tally.reconnects) == (0, 5), str(tally)
 
@@ -315,7 +315,7 @@ def test_idle_connections_that_the_proxy_closes_are_reconnects(tmp_path: Path, s
     """The proxy's patience is a tenth of the time between two requests: most find their connection closed."""
     kind = load.keep_alive(3, rate=5, count=5)
     with proxy(tmp_path, *servers, idle="20ms") as front, front.run(), front.load(kind) as running:
-        running.done(30)
+        running.done(60)
         tally = running.stop()
     assert (tally.answered, tally.failed) == (15, 0), str(tally)
     assert 0 < tally.reconnects <= 12
@@ -325,12 +325,12 @@ def test_a_proxy_that_hands_over_its_doors_ends_http2_by_goaway(tmp_path: Path, 
     """As a reload does it: a second HAProxy at the same doors, then the first one leaves."""
     kinds = [replace(kind, rate=20) for kind in (load.http2(4, 1), load.http2_tls(4, 1))]
     with proxy(tmp_path, *servers) as front, front.run() as first, front.load(*kinds) as running:
-        running.reached(100, 30)
+        running.reached(100, 60)
         with front.run():
             front.await_other(first.pid)
             first.send_signal(signal.SIGUSR1)
-            assert first.wait(30) == 0
-            running.reached(running.so_far().answered + 100, 30)
+            assert first.wait(60) == 0
+            running.reached(running.so_far().answered + 100, 60)
             tally = running.stop()
     assert tally.reconnects == 8, str(tally)
     assert all("GOAWAY" in failure.reason for failure in tally.failures), str(tally)

@@ -13,6 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from tests.support.cluster import eventually
 from tests.support.engine_roads import ending
 from tools import engine as tool
 from tools import images, packet_filter
@@ -46,6 +47,7 @@ def inhabit(own: tool.Engine) -> str:
             reference, name="web", host_config=raw.create_host_config(network_mode="street"), networking_config=config
         )
         raw.start("web")
+        eventually(lambda: b"listens on" in raw.logs("web"))
         client = raw.create_container(
             reference, ["get", "web", "8080", "/", "3"], host_config=raw.create_host_config(network_mode="street")
         )

@@ -83,15 +83,15 @@ def test_a_program_that_does_not_end_is_ended_with_all_it_started(tmp_path: Path
     renderer = scripted(
         tmp_path,
         f"/bin/sleep 1000 & echo $! > {tmp_path}/child; /bin/echo x >> {tmp_path}/count; wait",
-        timeout=1,
+        timeout=3,
         clock=clock,
     )
     for _ in range(2):
-        with pytest.raises(Retryable, match="took longer than 1 s and was ended"):
+        with pytest.raises(Retryable, match="took longer than 3 s and was ended"):
             renderer.render(ONE)
     assert (tmp_path / "count").read_text() == "x\n"
     child = int((tmp_path / "child").read_text())
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while _runs(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not _runs(child)
@@ -123,7 +123,7 @@ def _runs(pid: int) -> bool:
 )
 def test_what_a_program_does_is_bounded(tmp_path: Path, script: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said) as caught:
-        scripted(tmp_path, script, timeout=20).render(ONE)
+        scripted(tmp_path, script, timeout=120).render(ONE)
     assert len(str(caught.value)) < 800
 
 

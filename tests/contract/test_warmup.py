@@ -127,7 +127,7 @@ def test_warm_after_the_count_on_one_connection(warm_ups: WarmUps, ended: Ended)
         one = cold(server.address, ask(requests=requests))
         assert warm_ups.warmth(one.key) is None
         warm_ups.begin(one)
-        environment, name, warmth = ended.get(timeout=20)
+        environment, name, warmth = ended.get(timeout=60)
     assert (environment, name, warmth.status, warmth.requests) == ("prod", "i", WarmthStatus.WARM, 5)
     assert warmth.p95 is not None
     assert warmth == warm_ups.warmth(one.key)
@@ -153,7 +153,7 @@ def test_a_slow_beginning_is_forgiven_and_the_last_ones_count(warm_ups: WarmUps,
 
     with serving(answer) as server:
         warm_ups.begin(cold(server.address, ask(p95=timedelta(milliseconds=250))))
-        warmth = ended.get(timeout=20)[2]
+        warmth = ended.get(timeout=60)[2]
     assert warmth.status is WarmthStatus.WARM
     assert warmth.requests >= 8
     assert warmth.p95 is not None
@@ -162,11 +162,11 @@ def test_a_slow_beginning_is_forgiven_and_the_last_ones_count(warm_ups: WarmUps,
 
 def test_too_slow_until_the_deadline_has_failed_and_stays_so(warm_ups: WarmUps, ended: Ended) -> None:
     with serving(fine) as server:
-        one = cold(server.address, ask(p95=timedelta(0), deadline=timedelta(seconds=1)))
+        one = cold(server.address, ask(count=1, p95=timedelta(0), deadline=timedelta(seconds=2)))
         warm_ups.begin(one)
-        warmth = ended.get(timeout=20)[2]
+        warmth = ended.get(timeout=60)[2]
         assert warmth.status is WarmthStatus.FAILED
-        assert "not warm after 1 s" in warmth.said
+        assert "not warm after 2 s" in warmth.said
         assert "at most 0 ms was asked for" in warmth.said
         warm_ups.begin(one)
         assert warm_ups.warmth(one.key) == warmth
@@ -178,24 +178,24 @@ def test_any_status_below_500_is_a_success_and_nothing_is_followed(
 ) -> None:
     with serving(lambda _: (status, {"Location": "/elsewhere"}, b"")) as server:
         warm_ups.begin(cold(server.address, ask()))
-        assert ended.get(timeout=20)[2].status is WarmthStatus.WARM
+        assert ended.get(timeout=60)[2].status is WarmthStatus.WARM
     assert {path for _, path, _, _ in server.asked} == {"/"}
 
 
 def test_failures_do_not_count_and_begin_the_count_anew(warm_ups: WarmUps, ended: Ended) -> None:
     with serving(lambda number: (500 if number in (1, 2, 6) else 200, {}, b"")) as server:
         warm_ups.begin(cold(server.address, ask()))
-        warmth = ended.get(timeout=20)[2]
+        warmth = ended.get(timeout=60)[2]
     assert (warmth.status, warmth.requests) == (WarmthStatus.WARM, 11)
 
 
 def test_what_always_fails_says_how(warm_ups: WarmUps, ended: Ended) -> None:
     with serving(lambda _: (503, {}, b"")) as server:
-        warm_ups.begin(cold(server.address, ask("/warm", deadline=timedelta(seconds=1))))
-        said = ended.get(timeout=20)[2].said
+        warm_ups.begin(cold(server.address, ask("/warm", deadline=timedelta(seconds=2))))
+        said = ended.get(timeout=60)[2].said
         assert f"GET /warm on port {server.address[1]} answered 503" in said
-    warm_ups.begin(cold(server.address, ask(deadline=timedelta(milliseconds=200)), "late"))
-    assert "refused" in ended.get(timeout=20)[2].said
+    warm_ups.begin(cold(server.address, ask(deadline=timedelta(seconds=1)), "late"))
+    assert "refused" in ended.get(timeout=60)[2].said
 
 
 def test_too_few_answers_until_the_deadline_say_so(warm_ups: WarmUps, ended: Ended) -> None:
@@ -206,30 +206,31 @@ def test_too_few_answers_until_the_deadline_say_so(warm_ups: WarmUps, ended: End
         return fine(number)
 
     with serving(answer) as server:
-        warm_ups.begin(cold(server.address, ask(deadline=timedelta(seconds=1))))
-        said = ended.get(timeout=20)[2].said
+        warm_ups.begin(cold(server.address, ask(deadline=timedelta(seconds=2))))
+        said = ended.get(timeout=60)[2].said
         wait.set()
     assert "the p95 of the last 1 is" in said
     assert said.endswith("and 5 in a row are needed")
 
 
 def test_it_is_compared_with_the_stable_version(warm_ups: WarmUps, ended: Ended) -> None:
-    wait = threading.Event()
+    wait, pause = threading.Event(), 1.0  # for a fast one to take half as long, a machine has to be very busy
 
     def slowly(number: int) -> tuple[int, dict[str, str], bytes]:
-        wait.wait(0.3)
+        wait.wait(pause)
         return fine(number)
 
     with serving(slowly) as slow, serving(fine) as fast:
         against_fast = ask(count=3, relative=2.0, deadline=timedelta(seconds=3))
         warm_ups.begin(cold(slow.address, against_fast, "slow", beside=fast.address))
-        failed = ended.get(timeout=20)[2]
+        failed = ended.get(timeout=60)[2]
         assert failed.status is WarmthStatus.FAILED
         assert "of the stable version was asked for" in failed.said
         assert len(fast.asked) == 3
+        pause = 0.3
         against_slow = ask(count=3, relative=2.0)
         warm_ups.begin(cold(fast.address, against_slow, "fast", beside=slow.address))
-        assert ended.get(timeout=20)[2].status is WarmthStatus.WARM
+        assert ended.get(timeout=60)[2].status is WarmthStatus.WARM
 
 
 def test_a_stable_version_that_does_not_answer_is_not_compared_with(warm_ups: WarmUps, ended: Ended) -> None:
@@ -237,7 +238,7 @@ def test_a_stable_version_that_does_not_answer_is_not_compared_with(warm_ups: Wa
     with serving(fine) as server, raw_server(lambda _: [done.wait(20), None][1]) as silent:
         wanted = ask(relative=1.0, deadline=timedelta(seconds=3))
         warm_ups.begin(cold(server.address, wanted, beside=silent))
-        assert ended.get(timeout=20)[2].status is WarmthStatus.WARM
+        assert ended.get(timeout=60)[2].status is WarmthStatus.WARM
         done.set()
 
 
@@ -260,7 +261,7 @@ def test_a_server_that_drips_cannot_hold_it(warm_ups: WarmUps, ended: Ended, hea
     stop = threading.Event()
     with raw_server(drip(stop, head)) as address:
         warm_ups.begin(cold(address, ask(deadline=timedelta(milliseconds=300))))
-        warmth = ended.get(timeout=20)[2]
+        warmth = ended.get(timeout=60)[2]
         stop.set()
     assert warmth.status is WarmthStatus.FAILED
     assert "no answer in time" in warmth.said
@@ -275,7 +276,7 @@ def test_an_answer_without_end_is_read_up_to_the_bound(warm_ups: WarmUps, ended:
 
     with raw_server(endless) as address:
         warm_ups.begin(cold(address, ask()))
-        assert ended.get(timeout=20)[2].status is WarmthStatus.WARM
+        assert ended.get(timeout=60)[2].status is WarmthStatus.WARM
 
 
 def test_a_kept_connection_that_the_server_ends_is_no_failure(warm_ups: WarmUps, ended: Ended) -> None:
@@ -286,7 +287,7 @@ def test_a_kept_connection_that_the_server_ends_is_no_failure(warm_ups: WarmUps,
 
     with raw_server(twice) as address:
         warm_ups.begin(cold(address, ask()))
-        warmth = ended.get(timeout=20)[2]
+        warmth = ended.get(timeout=60)[2]
     assert (warmth.status, warmth.requests) == (WarmthStatus.WARM, 5)
 
 
@@ -296,7 +297,7 @@ def test_a_kept_connection_that_the_server_ends_is_no_failure(warm_ups: WarmUps,
 def test_what_http_does_not_allow_fails_at_once(warm_ups: WarmUps, ended: Ended, request_: WarmRequest) -> None:
     with serving(fine) as server:
         warm_ups.begin(cold(server.address, ask(requests=(request_,))))
-        warmth = ended.get(timeout=20)[2]
+        warmth = ended.get(timeout=60)[2]
     assert (warmth.status, server.asked) == (WarmthStatus.FAILED, [])
     assert "cannot be sent" in warmth.said
 
@@ -305,7 +306,7 @@ def test_asked_twice_is_once(warm_ups: WarmUps, ended: Ended) -> None:
     gate = threading.Event()
 
     def answer(number: int) -> tuple[int, dict[str, str], bytes]:
-        gate.wait(20)
+        gate.wait(60)
         return fine(number)
 
     with serving(answer) as server:
@@ -316,7 +317,7 @@ def test_asked_twice_is_once(warm_ups: WarmUps, ended: Ended) -> None:
         assert running is not None
         assert running.status is WarmthStatus.RUNNING
         gate.set()
-        ended.get(timeout=20)
+        ended.get(timeout=60)
     assert len(server.asked) == 5
     assert ended.empty()
 
@@ -332,14 +333,14 @@ def test_what_is_gone_or_started_again_is_forgotten_and_cut_off(warm_ups: WarmUp
         for name, present in (("gone", {}), ("again", {"again": START + timedelta(seconds=1)})):
             one = cold(address, ask(), name)
             warm_ups.begin(one)
-            assert over.get(timeout=20).startswith(b"GET / ")
+            assert over.get(timeout=60).startswith(b"GET / ")
             warm_ups.keep("other", {})
             warm_ups.keep("prod", {name: START})
             warm_ups.keep("prod", {name: None})
             assert warm_ups.warmth(one.key) is not None
             warm_ups.keep("prod", present)
             assert warm_ups.warmth(one.key) is None
-            assert over.get(timeout=20) == b""
+            assert over.get(timeout=60) == b""
     assert ended.empty()
 
 
@@ -353,9 +354,9 @@ def test_closing_cuts_off_what_is_under_way(ended: Ended) -> None:
     with raw_server(hang) as address:
         warm_ups = WarmUps(lambda *end: ended.put(end))
         warm_ups.begin(cold(address, ask()))
-        over.get(timeout=20)
+        over.get(timeout=60)
         warm_ups.close()
-        assert over.get(timeout=20) == b""
+        assert over.get(timeout=60) == b""
         warm_ups.begin(cold(address, ask(), "later"))
         assert warm_ups.warmth(("later", START)) is None
     assert ended.empty()
@@ -366,5 +367,5 @@ def test_more_than_the_pool_holds_are_warmed_in_turn(ended: Ended) -> None:
     with serving(fine) as server:
         for number in range(6):
             warm_ups.begin(cold(server.address, ask(), f"i{number}"))
-        assert {ended.get(timeout=20)[1] for _ in range(6)} == {f"i{number}" for number in range(6)}
+        assert {ended.get(timeout=60)[1] for _ in range(6)} == {f"i{number}" for number in range(6)}
     warm_ups.close()

@@ -254,7 +254,7 @@ class Slow:
 
     def query(self, promql: str) -> tuple[float | None, str]:
         self.begun.set()
-        assert self.go.wait(20)
+        assert self.go.wait(60)
         return 1.0, ""
 
 
@@ -263,7 +263,7 @@ def test_a_slow_metrics_server_holds_nobody_up():
     pool = ThreadPoolExecutor(1)
     gates = Gates({"prod": slow}, pool)
     assert look(gates).verdict is Verdict.HOLD
-    assert slow.begun.wait(20)
+    assert slow.begun.wait(60)
     assert look(gates, PAUSE).verdict is Verdict.HOLD  # while the thread is still asking
     slow.go.set()
     pool.submit(int).result(20)
@@ -275,6 +275,6 @@ def test_it_brings_threads_of_its_own():
     slow = Slow()
     gates = Gates({"prod": slow})
     assert look(gates).verdict is Verdict.HOLD
-    assert slow.begun.wait(20)
+    assert slow.begun.wait(60)
     slow.go.set()
     gates.close()

@@ -55,7 +55,7 @@ def test_a_persons_word_becomes_a_hint(stage: Stage) -> None:
     person = SqlJournal.open(stage.url, CLOCK, "grace", act=False)
     person.append(word(What.PROMOTED), word(What.RESUMED))
     person.close()
-    name, cause = stage.requests.get(timeout=20)
+    name, cause = stage.requests.get(timeout=60)
     assert (name, cause.kind, cause.detail) == ("staging", "operator", "Resumed by grace")
     assert stage.requests.empty()
 
@@ -74,7 +74,7 @@ def test_a_newer_epoch_ends_the_daemon_even_when_it_has_nothing_to_do(stage: Sta
     stage.lock.unlink()  # the lock does not hold, as on some network file systems
     other = SqlJournal.open(stage.url, CLOCK, "another daemon", act=True)
     try:
-        error = stage.fatal.get(timeout=20)
+        error = stage.fatal.get(timeout=60)
     finally:
         other.close()
     assert isinstance(error, Fenced)

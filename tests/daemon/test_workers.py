@@ -21,7 +21,7 @@ from reconciler.telemetry import Metrics
 from reconciler.triggers.inbox import Inbox
 from reconciler.workers import Desk, Workers
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 Act = Callable[[str], Cycle]
 
 

@@ -33,7 +33,7 @@ def _as_it_was(house):
 
 def ask(house, method, path, headers=()):
     """Without the help of a client: the path goes out exactly as written. Status, headers, body."""
-    connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=60)
     try:
         connection.putrequest(method, path, skip_host=any(name.lower() == "host" for name, _ in headers))
         for name, value in headers:
@@ -271,7 +271,7 @@ def test_a_client_that_never_reads_is_hung_up_on(tmp_path):
         with it.raw() as sock:
             question = b"GET /api/v1/records?limit=90 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + TOKEN
             sock.sendall((question + b"\r\n\r\n") * 8)
-            assert gone.wait(20)
+            assert gone.wait(60)
 
 
 def test_secret_files_are_read_bounded_and_trimmed(tmp_path):

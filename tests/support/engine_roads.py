@@ -21,7 +21,7 @@ import pytest
 
 from tests.support.git_server import SshGit, ssh_git
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             return
         if fault.status == HANG:
-            house.released.wait(30)
+            house.released.wait(60)
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
             raise ConnectionAbortedError

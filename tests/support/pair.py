@@ -12,9 +12,8 @@ import httpx
 
 from tests.e2e.running import Daemon, House
 
-DURATION = 5
+DURATION = 10
 """Of the Lease, in seconds: long enough for a busy machine, short enough to wait for its end."""
-RENEW = 4
 
 
 class Pair(House):
@@ -32,7 +31,7 @@ class Pair(House):
     def write_settings(self, extra: str = "") -> None:
         """As `House.write_settings`, with the candidacy."""
         leader = f"runtime: here, namespace: {self.namespace}, lease: {self.owner}"
-        times = f"duration: {self.duration}s, renew: {RENEW}s, retry: 300ms"
+        times = f"duration: {self.duration}s, renew: {self.duration * 4 // 5}s, retry: 300ms"
         lines = [
             f"name: {self.owner}",
             f"data: {self.settings.stem}-data",
@@ -82,7 +81,7 @@ def ask(daemon: Daemon, path: str, method: str = "GET") -> dict[str, Any]:
     """What the HTTP API of a daemon answers."""
     port = daemon.log("ready")["port"]
     headers = {"authorization": "Bearer " + "t" * 40}
-    found: dict[str, Any] = httpx.request(method, f"http://127.0.0.1:{port}{path}", headers=headers, timeout=20).json()
+    found: dict[str, Any] = httpx.request(method, f"http://127.0.0.1:{port}{path}", headers=headers, timeout=60).json()
     return found
 
 

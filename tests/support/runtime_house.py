@@ -32,7 +32,7 @@ from tests.support.fake_engine import FakeEngine, FakeVolume, HandClock
 from tests.support.fake_runtime import FakeRuntime
 
 QUICK = Health(check=HttpCheck(8080, "/healthz"), interval=timedelta(milliseconds=200), startup=timedelta(seconds=2))
-PATIENCE = 20.0
+PATIENCE = 60.0
 OWNER = "house"
 _serial = itertools.count()
 

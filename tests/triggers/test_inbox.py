@@ -211,7 +211,7 @@ def test_a_waiting_take_wakes_up(act, found):
     taker = threading.Thread(target=lambda: answers.append(inbox.take(30)))
     taker.start()
     act(inbox)
-    taker.join(10)
+    taker.join(60)
     assert answers == [found]
 
 
@@ -234,7 +234,7 @@ def test_done_wakes_a_waiting_take():
     taker = threading.Thread(target=lambda: answers.append(inbox.take(30)))
     taker.start()
     inbox.done("a")
-    taker.join(10)
+    taker.join(60)
     assert answers == [("a", (cause("again"),))]
 
 
@@ -279,9 +279,9 @@ def test_many_takers_never_share_an_environment():
         inbox.request(name, cause())
     for thread in threads:
         thread.start()
-    assert enough.wait(30)
+    assert enough.wait(60)
     inbox.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert not broken
     assert set(looked) == set(names)

@@ -71,7 +71,7 @@ class Seen:
         """All hints up to the first whose detail has `part`."""
         found = []
         while not found or part not in found[-1][1].detail:
-            found.append(self.hints.get(timeout=15))
+            found.append(self.hints.get(timeout=60))
         return found
 
 
@@ -86,7 +86,7 @@ def test_a_commit_in_a_worktree_is_a_hint_for_each_environment(seen, settings, w
     seen.watch.start(follow(settings, work))
     git("commit", "-q", "--allow-empty", "-m", "two", cwd=work)
     found = seen.until("refs/heads/main")
-    found.append(seen.hints.get(timeout=15))
+    found.append(seen.hints.get(timeout=60))
     assert {name for name, _ in found} == {"production", "staging"}
     assert all(cause.kind == "file" and cause.git for _, cause in found)
 
@@ -140,7 +140,7 @@ def _written(file):
 def test_a_changed_settings_file_asks_for_a_reload(seen, settings, change):
     seen.watch.start(settings)
     change(settings.file)
-    assert seen.reloads.get(timeout=15) == "reload"
+    assert seen.reloads.get(timeout=60) == "reload"
 
 
 def test_a_swapped_configmap_asks_for_a_reload(seen, settings):
@@ -155,7 +155,7 @@ def test_a_swapped_configmap_asks_for_a_reload(seen, settings):
     seen.watch.start(settings)
     (folder / "..tmp").symlink_to("v2")
     (folder / "..tmp").replace(folder / "..data")
-    assert seen.reloads.get(timeout=15) == "reload"
+    assert seen.reloads.get(timeout=60) == "reload"
 
 
 def test_other_files_beside_the_settings_do_not(seen, settings):
@@ -163,7 +163,7 @@ def test_other_files_beside_the_settings_do_not(seen, settings):
     for number in range(20):
         (settings.file.parent / f"other{number}").write_text("x")
     _replaced(settings.file)
-    seen.reloads.get(timeout=15)
+    seen.reloads.get(timeout=60)
     # One rename is one or two events; twenty other files would be more.
     assert seen.reloads.qsize() <= 2
 
@@ -190,7 +190,7 @@ def test_without_inotify_watches_left_it_looks_instead(seen, settings, work, mon
 def test_a_missing_repository_does_not_stop_the_rest(seen, settings, tmp_path):
     seen.watch.start(follow(settings, tmp_path / "nowhere"))
     _replaced(settings.file)
-    assert seen.reloads.get(timeout=15) == "reload"
+    assert seen.reloads.get(timeout=60) == "reload"
 
 
 def test_new_settings_are_followed(seen, settings, work):

@@ -36,7 +36,7 @@ def test_a_change_wakes_who_waits():
     waiter = threading.Thread(target=lambda: seen.append(board.wait(before, 30)))
     waiter.start()
     board.publish(status("a"))
-    waiter.join(10)
+    waiter.join(60)
     assert seen == [before + 1]
 
 

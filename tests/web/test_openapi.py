@@ -83,7 +83,7 @@ def test_the_server_keeps_to_its_description(api, path, method, mode):
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     def ask(case):
-        case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN.decode()}"}, timeout=20)
+        case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN.decode()}"}, timeout=60)
 
     ask()
 
