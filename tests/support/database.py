@@ -82,7 +82,7 @@ class Place:
         """End the session that holds the daemon's lock here, as an administrator can; how many there were."""
         with self.owner() as link:
             rows = link.run(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND "
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_locks WHERE locktype = 'advisory' AND "
                 "(classid::bigint << 32 | objid::bigint) = :key",
                 key=key_of(self.schema),
             )
