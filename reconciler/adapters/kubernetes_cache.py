@@ -22,7 +22,9 @@ from reconciler.core.kubernetes_labels import APPLIED
 from reconciler.core.kubernetes_slim import slim
 
 SHORT = 64
+DELETED = "DELETED"
 OWNERS = "owners"
+_REVISION = "deployment.kubernetes.io/revision"
 _TOLD = ("differences", "added", "touched", "references", "counts")
 MADE = "made"
 """In a small form: the object was created by us and is not yet one that we apply."""
@@ -47,11 +49,14 @@ def small(found: Json, before: Json | None = None) -> Json:
 
 
 def _declared(found: Json) -> object:
-    """By what is told that nothing but the status changed; a value that equals no other where that cannot be told."""
+    """By what is told that nothing but the status changed; a value that equals no other where that cannot be told.
+
+    The controller of Deployments notes its own revision of each among the annotations, with the status.
+    """
     metadata = found["metadata"]
     if "generation" not in metadata:
         return object()
-    notes = {key: value for key, value in metadata.get("annotations", {}).items() if key != APPLIED}
+    notes = {key: value for key, value in metadata.get("annotations", {}).items() if key not in (APPLIED, _REVISION)}
     return metadata["uid"], metadata["generation"], metadata.get("labels"), notes
 
 
@@ -153,7 +158,7 @@ class Cache:
             shelf = self._shelves[kind]
             name, uid = str(found["metadata"]["name"]), found["metadata"]["uid"]
             known = shelf.objects.get(name)
-            if event == "DELETED":
+            if event == DELETED:
                 shelf.gone.discard(uid)
                 # It also comes for an object that lost our labels; one made anew since is not meant.
                 if known is None or known["metadata"]["uid"] != uid:
@@ -223,6 +228,11 @@ def _again(error: ReconcilerError) -> ReconcilerError:
 
 def _lost(kind: str, seconds: float) -> Retryable:
     return Retryable(Reason.ENGINE_UNREACHABLE, f"nothing was heard of {kind} for longer than {seconds:g} s")
+
+
+def is_known(found: Json, known: Json) -> bool:
+    """Whether an object is as old as what is known of it, or older."""
+    return 0 < _number(found) <= _number(known)
 
 
 def _number(one: Json) -> int:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from reconciler.adapters.kubernetes_cache import Cache, small
+from reconciler.adapters.kubernetes_cache import DELETED, Cache, is_known, small
 from reconciler.adapters.kubernetes_client import Api, ApiError, translated
 from reconciler.adapters.kubernetes_errors import UNANSWERED
 from reconciler.core.errors import ReconcilerError
@@ -141,5 +141,7 @@ class Watch:
 
     def _take(self, event: str, found: Json) -> None:
         before = self._cache.get(self._kind, str(found.get("metadata", {}).get("name")))
+        if before is not None and event != DELETED and is_known(found, before):
+            return  # most of all: what a write of ours was answered
         if self._cache.saw(self._kind, event, self._keep(found, before)):
             self._tell(f"{self._kind} {found['metadata']['name']} {event.lower()}")

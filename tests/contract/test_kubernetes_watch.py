@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.adapters import kubernetes_client, kubernetes_watch
-from reconciler.adapters.kubernetes_cache import Cache
-from reconciler.core import names
+from reconciler.adapters import kubernetes_cache, kubernetes_client, kubernetes_watch
+from reconciler.adapters.kubernetes_cache import Cache, small
+from reconciler.core import kubernetes_slim, names
 from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
+from reconciler.core.kubernetes_slim import slim
 from reconciler.core.steps import RemoveGroup
 from tests.support.kube_house import HANG, Fault, KubeHouse, kube_house
 from tests.support.kube_world import ENVIRONMENT, OWNER, PATIENCE, World, ensure, kube_world, service
@@ -170,6 +171,42 @@ def test_late_news_do_not_undo_an_own_write(world: World, house: KubeHouse) -> N
     world.make("Deployment", {**map_of("last"), "spec": {}})
     world.heard("Deployment last added")
     assert shown == {effect.version}
+
+
+def test_what_a_write_was_answered_is_not_read_again_as_news(
+    world: World, house: KubeHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.live()
+    house.hush(True)
+    world.runtime.apply(ensure(service()))
+    read: list[str] = []
+
+    def noted(found: dict[str, Any]) -> dict[str, Any]:
+        read.append(f"{found['kind']} {found['metadata']['name']}")
+        return slim(found)
+
+    monkeypatch.setattr(kubernetes_cache, "slim", noted)
+    house.hush(False)
+    world.make("Deployment", {**map_of("last"), "spec": {}})
+    world.heard("Deployment last added")
+    assert [each for each in read if each.startswith("Deployment")] == ["Deployment last"]
+    world.change("Deployment", "web", {"spec": {"replicas": 3}})
+    world.until(lambda live: any(group.replicas == 3 for group in live.groups))
+    assert "Deployment web" in read
+
+
+def test_what_the_controller_notes_makes_nobody_look_at_the_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = {"name": "web", "uid": "u", "resourceVersion": "1", "generation": 1, "annotations": {"team": "blue"}}
+    before = small({"kind": "Deployment", "metadata": about, "spec": {}, "status": {}})
+    monkeypatch.setattr(kubernetes_slim, "changes", lambda *given: pytest.fail("looked at again"))
+    revised = {**about, "annotations": {"team": "blue", "deployment.kubernetes.io/revision": "2"}}
+    found = small({"kind": "Deployment", "metadata": revised, "spec": {}, "status": {"replicas": 1}}, before)
+    assert (found["metadata"]["annotations"], found["status"]) == (revised["annotations"], {"replicas": 1})
+    monkeypatch.undo()
+    other = {**revised, "annotations": {"team": "green"}}
+    monkeypatch.setattr(kubernetes_slim, "changes", lambda *given: ["looked at again"])
+    found = small({"kind": "Deployment", "metadata": other, "spec": {}, "status": {}}, before)
+    assert "looked at again" in found["differences"]
 
 
 def seen(name: str, version: int, **more: Any) -> dict[str, Any]:
