@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import requests
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
@@ -77,12 +79,15 @@ OPERATIONS = [
 
 
 @pytest.mark.parametrize(("path", "method", "mode"), OPERATIONS)
-def test_the_server_keeps_to_its_description(api, path, method, mode):
+def test_the_server_keeps_to_its_description(api, house, path, method, mode):
     """Status, headers and content of each answer are as described, to fitting and to unfitting questions alike."""
 
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(case=api[path][method].as_strategy(generation_mode=mode))
     def ask(case):
+        # An empty list or object has no place in a URL: what was to be wrong with it would not be asked.
+        url = requests.Request(method, house.base, params=case.query).prepare().url
+        assume({name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)} == set(case.query or ()))
         case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN.decode()}"}, timeout=60)
 
     ask()
