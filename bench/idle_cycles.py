@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,28 +16,41 @@ from reconciler import journal_access, settings, wiring
 from reconciler.adapters.clock import SystemClock
 from reconciler.core.live import HealthStatus, LiveState
 from reconciler.core.model import Health
-from reconciler.core.steps import Effect
+from reconciler.core.steps import RuntimeEffect
 from reconciler.loop import Reconciler
 from reconciler.ports import Cause, Runtime
 from reconciler.redact import Redactor
 
 
-class Healthy:
+class Healthy(Runtime):
     """A runtime whose running instances count as healthy: the stub has no service that could be asked."""
 
     def __init__(self, inner: Runtime) -> None:
         self._inner = inner
-        self.close, self.logs, self.watch = inner.close, inner.logs, inner.watch
 
-    def observe(self, environment: str, checks: dict[str, Health], images: list[str]) -> LiveState:
+    def observe(
+        self, environment: str, checks: Mapping[str, Health], images: Sequence[str], metered: Collection[str] = ()
+    ) -> LiveState:
         """The inner one's answer, all healthy."""
-        live = self._inner.observe(environment, dict.fromkeys(checks, Health()), images)
+        live = self._inner.observe(environment, dict.fromkeys(checks, Health()), images, metered)
         instances = tuple(replace(i, health=HealthStatus.HEALTHY) for i in live.instances)
         return replace(live, instances=instances)
 
-    def apply(self, effect: Effect) -> None:
+    def apply(self, effect: RuntimeEffect) -> None:
         """An idle cycle has no effects."""
         raise SystemExit(f"not idle: {effect}")
+
+    def logs(self, name: str, lines: int) -> tuple[str, ...]:
+        """As the inner one."""
+        return self._inner.logs(name, lines)
+
+    def watch(self, notify: Callable[[str, str], None]) -> None:
+        """As the inner one."""
+        self._inner.watch(notify)
+
+    def close(self) -> None:
+        """As the inner one."""
+        self._inner.close()
 
 
 def main() -> None:
@@ -45,7 +59,7 @@ def main() -> None:
     wiring.prepare_data(found)
     journal = journal_access.open_journal(found, SystemClock(), act=True)
     house = wiring.build_house(found, journal, Redactor())
-    house = replace(house, runtimes={name: Healthy(inner) for name, inner in house.runtimes.items()})  # type: ignore[misc]
+    house = replace(house, runtimes={name: Healthy(inner) for name, inner in house.runtimes.items()})
     for runtime in house.runtimes.values():
         # As in the daemon: with the engine's events only what changed is inspected anew.
         runtime.watch(lambda *_: None)
