@@ -103,7 +103,7 @@ class Inbox:
             while not self._closed:
                 self._ring()
                 for environment in self._due:
-                    if environment not in self._taken and not self._left_of_rest(environment):
+                    if environment not in self._taken and not self._is_resting(environment):
                         self._cycles[environment] = self._cycles.get(environment, 0) + 1
                         self._taken.add(environment)
                         return environment, self._due.pop(environment)
@@ -156,11 +156,9 @@ class Inbox:
         if environment not in self._taken and not (known and _of_engine(causes)):
             self._changed.notify_all()
 
-    def _left_of_rest(self, environment: str) -> float:
-        """Seconds for which what is due of an environment waits for more of its kind."""
-        if not _of_engine(self._due[environment]):
-            return 0.0
-        return max(self._rests.get(environment, 0.0) - self._clock.monotonic(), 0.0)
+    def _is_resting(self, environment: str) -> bool:
+        """Whether what is due of an environment waits for more of its kind."""
+        return _of_engine(self._due[environment]) and self._clock.monotonic() < self._rests.get(environment, 0.0)
 
     def _ring(self) -> None:
         """Move the timers that have run out to what is due."""

@@ -15,16 +15,10 @@ import docker
 import pytest
 
 import reconciler
+from tests.support.confined import run
 from tools import daemon_image as tool
 from tools import daemon_image_archive
 from tools.daemon_image import Image
-
-STRICT = {
-    "read_only": True,
-    "cap_drop": ["ALL"],
-    "security_opt": ["no-new-privileges"],
-    "network_mode": "none",
-}
 
 
 class Archive:
@@ -72,18 +66,6 @@ def archive(daemon_image_files: Image) -> Iterator[Archive]:
     found = Archive(daemon_image_files)
     yield found
     found.close()
-
-
-def run(raw: docker.APIClient, image: str, command: list[str], entrypoint: list[str] | None = None) -> tuple[int, str]:
-    """Exit code and output of a command in a container that may do nothing, and writes nowhere."""
-    config = raw.create_host_config(**STRICT)
-    made = raw.create_container(image, command, entrypoint=entrypoint, host_config=config)
-    try:
-        raw.start(made)
-        code = raw.wait(made, timeout=60)["StatusCode"]
-        return code, raw.logs(made).decode()
-    finally:
-        raw.remove_container(made, force=True)
 
 
 def test_the_archive_is_an_oci_layout_whose_digests_hold(archive: Archive, daemon_image_files: Image) -> None:

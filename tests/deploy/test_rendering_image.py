@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from tests.support import kustomize
+from tests.support.confined import run
 from tools import go_tools
 
 README = Path(__file__).resolve().parents[2] / "deploy" / "README.md"
@@ -53,22 +54,9 @@ def context(base: str) -> io.BytesIO:
 
 
 def validated(raw: docker.APIClient, image: str, fleet: Path) -> tuple[int, str]:
-    config = raw.create_host_config(
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        network_mode="none",
-        tmpfs={"/tmp": "size=64m"},
-        binds={str(fleet): {"bind": "/srv/fleet", "mode": "ro"}},
-    )
+    binds = {str(fleet): {"bind": "/srv/fleet", "mode": "ro"}}
     command = ["validate", "--kubernetes", "*", "/srv/fleet"]
-    made = raw.create_container(image, command, host_config=config)
-    try:
-        raw.start(made)
-        code = raw.wait(made, timeout=120)["StatusCode"]
-        return code, raw.logs(made).decode()
-    finally:
-        raw.remove_container(made, force=True)
+    return run(raw, image, command, tmpfs={"/tmp": "size=64m"}, binds=binds)
 
 
 def test_an_image_with_both_renders_what_the_plain_one_cannot(

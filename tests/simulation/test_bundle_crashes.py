@@ -144,19 +144,15 @@ def failing(mortal: Mortal) -> str:
 
 
 def reverted(mortal: Mortal) -> str:
-    mortal.commit("b")
-    mortal.some()
-    mortal.commit("a")
-    mortal.drive()
-    return "a"
+    return overtaken(mortal, "a")
 
 
-def overtaken(mortal: Mortal) -> str:
+def overtaken(mortal: Mortal, by: str = "c") -> str:
     mortal.commit("b")
     mortal.some()
-    mortal.commit("c")
+    mortal.commit(by)
     mortal.drive()
-    return "c"
+    return by
 
 
 def there_and_back(mortal: Mortal) -> str:
