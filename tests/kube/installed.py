@@ -125,16 +125,17 @@ class Installation(KubeHouse):
         return super(Installation, there).images()
 
     def scale(self, name: str, count: int) -> None:
-        """So many pods of one of the daemon's Deployments. For none, they are killed without a word."""
-        core, apps = client.CoreV1Api(self.kube), client.AppsV1Api(self.kube)
+        """So many pods of one of the daemon's Deployments, and none beside them that still ends."""
+        apps, core = client.AppsV1Api(self.kube), client.CoreV1Api(self.kube)
         apps.patch_namespaced_deployment_scale(name, HOME, {"spec": {"replicas": count}})
-        if count:
-            return
-        mine = [pod.metadata.name for pod in self.pods() if pod.metadata.name.startswith(f"{name}-")]
-        programs = [engine.Started(pid, engine.born(pid)) for pid in map(self.program, mine)]
-        for pod in mine:
-            core.delete_namespaced_pod(pod, HOME, grace_period_seconds=0)
-        eventually(lambda: not any(map(engine.alive, programs)))  # kubelet learns of it after the API
+
+        def settled() -> bool:
+            there = [pod.metadata.name for pod in core.list_namespaced_pod(HOME).items]
+            return len([one for one in there if one.startswith(f"{name}-")]) == count
+
+        # Nobody deletes pods by hand here: their controller would make others until it hears of the new number, and
+        # what is forced out of the API may still run. Kubelet takes a pod out of it once its programs have ended.
+        eventually(settled)
 
     @staticmethod
     def _empty(core: client.CoreV1Api) -> bool:
