@@ -21,6 +21,7 @@ from reconciler.core import (
     quantity,
     rules_native,
 )
+from reconciler.core.bundle_inventory import TIME_TO_LIVE
 from reconciler.core.bundle_objects import Found
 from reconciler.core.bundle_rendering import Rendering, Tool
 from reconciler.core.bundle_sources import KUSTOMIZATIONS, UnfitError
@@ -272,10 +273,10 @@ def remarks(bundle: Bundle) -> Iterator[str]:
             "and a return to an older version need not bring the older image back"
         )
     for each in objects:
-        if each["kind"] == "Job" and "ttlSecondsAfterFinished" in table(each, "spec"):
+        if each["kind"] == "Job" and TIME_TO_LIVE in table(each, "spec"):
             yield (
-                f"{kubernetes_identity.identity(each).shown} has ttlSecondsAfterFinished: what the cluster removes is "
-                "missing to what Git declares, so that it is made anew and runs again"
+                f"{kubernetes_identity.identity(each).shown} is applied without {TIME_TO_LIVE}: it stays until Git no "
+                "longer declares it, for if the cluster removed it, it would be made anew and run again"
             )
 
 

@@ -31,6 +31,8 @@ INVENTORY = "inventory"
 MEMBER = "bundle"
 """The role of each object of a bundle."""
 PRUNE = names.LABEL + "prune"
+TIME_TO_LIVE = "ttlSecondsAfterFinished"
+"""Of a Job: when the cluster removes it, in seconds after its end."""
 _SHORT = 16
 _NONE = "-"
 _BETWEEN = "\t"
@@ -140,7 +142,8 @@ def rendered(declared: Json, identity: Identity, place: Place, environment: str,
     """A declared object as it is applied: in its namespace, with our labels. `identity` has the real namespace.
 
     The text of a Secret goes to `data`: the API server would do that too, and then own nothing that can be compared.
-    What is no text stays where it is, for the API server to refuse.
+    What is no text stays where it is, for the API server to refuse. A Job is left without a time to live: once it was
+    removed nothing would tell that it has run, and it would run again.
     """
     about = {key: value for key, value in declared["metadata"].items() if key != "namespace"}
     if identity.namespace:
@@ -152,6 +155,8 @@ def rendered(declared: Json, identity: Identity, place: Place, environment: str,
     if isinstance(plain, dict) and all(isinstance(value, str) for value in plain.values()):
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in found.pop("stringData").items()}
         found["data"] = {**table(found, "data"), **encoded}
+    if identity[:2] == ("batch", "Job") and TIME_TO_LIVE in table(found, "spec"):
+        found["spec"] = {key: value for key, value in found["spec"].items() if key != TIME_TO_LIVE}
     return found
 
 

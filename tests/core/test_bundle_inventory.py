@@ -145,6 +145,19 @@ def test_an_object_in_no_namespace_has_none() -> None:
     assert found["metadata"]["labels"] == {**MARKS, names.LABEL_ROLE: MEMBER}
 
 
+def test_a_job_has_no_time_to_live_and_what_makes_jobs_keeps_it() -> None:
+    def spec(kind: str, spec: dict) -> dict:
+        declared = {"apiVersion": "batch/v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec}
+        before = copy.deepcopy(declared)
+        found = rendered(declared, Identity("batch", kind, "shop", "a"), PLACE, ENVIRONMENT, "edge")
+        assert declared == before
+        return found["spec"]
+
+    assert spec("Job", {"ttlSecondsAfterFinished": 9, "suspend": True}) == {"suspend": True}
+    jobs = {"jobTemplate": {"spec": {"ttlSecondsAfterFinished": 9}}}
+    assert spec("CronJob", jobs) == jobs
+
+
 def secret(**content: object) -> dict:
     return rendered({**SECRET, **content}, Identity("", "Secret", "shop", "keys"), PLACE, ENVIRONMENT, "edge")
 

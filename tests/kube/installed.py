@@ -24,7 +24,6 @@ from tests.kube.house import KubeHouse
 from tests.support import kustomize
 from tests.support.cluster import Given, eventually
 from tests.support.daemon_image import give
-from tools import engine
 
 HOME = "reconciler"
 """The namespace of the daemon, as it stands in deploy/."""

@@ -24,7 +24,7 @@ from reconciler.core.steps import EnsureGroup, PruneGroup, RemoveGroup
 from tests.support.bundles import CLUSTER, Bundles
 from tests.support.cluster import Given, eventually
 from tests.support.kube_world import ENVIRONMENT, World, kube_world, version
-from tests.support.shop import Object, config, deployment, job, written
+from tests.support.shop import RESTRICTED, Object, config, deployment, job, written
 
 Image = Callable[[str], str]
 
@@ -245,6 +245,28 @@ def test_a_field_that_never_changes(world: World, image: Image) -> None:
     new = world.hands.call("GET", path)
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
     assert new["spec"]["template"]["spec"]["activeDeadlineSeconds"] == 60
+
+
+def test_a_job_runs_once_and_no_release_runs_it_again(world: World, image: Image) -> None:
+    once = job("once", 600, image("1.0"))
+    del once["spec"]["suspend"]
+    once["spec"]["ttlSecondsAfterFinished"] = 0
+    once["spec"]["template"]["spec"]["containers"][0] |= {
+        "env": [{"name": "EXIT_AFTER_MS", "value": "0"}, {"name": "EXIT_CODE", "value": "0"}],
+        "securityContext": RESTRICTED,
+    }
+    first = shop(once, config("settings", size="1"))
+    world.runtime.apply(ensured(first))
+    standing(world, first)
+    ran = world.hands.call("GET", f"/apis/batch/v1/namespaces/{world.namespace}/jobs/once")
+    assert ran["status"]["succeeded"] == 1
+
+    second = shop(once, config("settings", size="2"))
+    world.runtime.apply(ensured(second))
+    assert standing(world, second).differences == ()
+    found = world.hands.call("GET", f"/apis/batch/v1/namespaces/{world.namespace}/jobs/once")
+    assert found["metadata"]["uid"] == ran["metadata"]["uid"]
+    assert found["status"] == ran["status"]
 
 
 def test_what_says_that_it_stays_stays(world: World) -> None:

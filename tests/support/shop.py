@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 Object = dict[str, Any]
+RESTRICTED: Object = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What Pod Security of that name asks of a container."""
 
 
 def written(*objects: Object) -> str:
@@ -38,18 +46,11 @@ def job(name: str, seconds: int, image: str, annotations: Mapping[str, str] | No
 def deployment(name: str, image: str, *, port: int = 8080, deadline: int = 600) -> Object:
     """One instance of the sample service, ready when `port` answers; it has `deadline` seconds for that."""
     labels = {"app": name}
-    security = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "runAsUser": 65532,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
     container = {
         "name": "main",
         "image": image,
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 1},
-        "securityContext": security,
+        "securityContext": RESTRICTED,
     }
     pod = {"terminationGracePeriodSeconds": 1, "containers": [container]}
     return {
