@@ -124,10 +124,7 @@ def test_what_hands_did_is_recorded_and_undone(house: Shop) -> None:
 
 
 def test_a_kustomization_is_rendered_by_its_program(house: Shop, tmp_path: Path, monkeypatch) -> None:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "kustomize").symlink_to(kustomize.program()[0])
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{kustomize.linked(tmp_path / 'tools')}:{os.environ['PATH']}")
     own = "resources: [all.yaml]\nnamePrefix: my-\nconfigMapGenerator: [{name: made, literals: [a=b]}]\n"
     with house.daemon() as daemon:
         daemon.synced(house.merge(config("settings", size="1"), kustomization=own))

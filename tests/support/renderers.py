@@ -22,6 +22,4 @@ def helm() -> Path:
 
 def search(directory: Path) -> str:
     """A search path with both programs: links in `directory`."""
-    found, *words = kustomize.program()
-    (directory / ("kustomize" if words == ["build"] else "kubectl")).symlink_to(found)
-    return f"{directory}:{helm()}"
+    return f"{kustomize.linked(directory)}:{helm()}"
