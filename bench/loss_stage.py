@@ -28,10 +28,10 @@ from reconciler.adapters.journal import SqlJournal
 from reconciler.core import names
 from reconciler.core.record import What
 from tests.support.fleet_house import ROOT, FleetHouse
-from tests.support.ports import free_port
 from tests.support.runtime_house import demolish
 from tools import engine, images, proxy_image
 from tools.certificate import self_signed
+from tools.ports import free_port
 
 ENVIRONMENT = "bench"
 HOST = "web.example"

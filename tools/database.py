@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tools.certificate import self_signed
+from tools.ports import free_port
 
 DEADLINE = 60
 OWNER = "postgres"
@@ -65,7 +66,7 @@ def up(directory: Path) -> Server:
     home.chmod(0o700)
     if os.geteuid() == 0:
         shutil.chown(home, *_account())
-    server = Server(str(home), _free_port(), str(directory / "server.crt"), str(directory / "password"))
+    server = Server(str(home), free_port(), str(directory / "server.crt"), str(directory / "password"))
     Path(server.password).write_text(f"{PASSWORD}\n")
     try:
         data = str(home / "data")
@@ -194,12 +195,6 @@ def _answers(server: Server) -> bool:
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(5)
         return link.connect_ex(f"{server.home}/.s.PGSQL.{server.port}") == 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

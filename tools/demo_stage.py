@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from reconciler.core import names
 from tools import engine as engines
 from tools import images, proxy_image
 from tools.demo_fleet import ENVIRONMENT
+from tools.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTORY_VARIABLE = "RECONCILER_DEMO_DIR"
@@ -177,10 +177,7 @@ class Stage:
     def configure(self, forge: Path) -> None:
         """Write the operator's settings."""
         assert self.engine is not None
-        with socket.socket() as one, socket.socket() as other:
-            for probe in (one, other):
-                probe.bind(("127.0.0.1", 0))
-            port, self.front = one.getsockname()[1], other.getsockname()
+        port, self.front = free_port(), ("127.0.0.1", free_port())
         token = self.directory / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))

@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ import requests
 from docker.errors import DockerException
 
 from tools import packet_filter
+from tools.ports import free_port
 
 DEADLINE = 180.0
 USUAL_SOCKET = "unix:///var/run/docker.sock"
@@ -231,9 +231,7 @@ def free_subnet() -> str:
 
 def _start_registry(directory: Path) -> tuple[str, Started]:
     program = _program("docker-registry", "docker-registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     config = directory / "registry.yml"
     config.write_text(
         "version: 0.1\nlog: {level: warn}\n"

@@ -28,10 +28,10 @@ from reconciler.core.live import HealthStatus, Phase
 from reconciler.settings import DockerSettings, parse
 from tests.support.engine_roads import Papers, ending, papers, plain_port, ssh_road, tunnels
 from tests.support.git_server import SshGit
-from tests.support.ports import free_port
 from tests.support.runtime_house import Vault, docker_settings, real_house
 from tools import engine as tool
 from tools import images
+from tools.ports import free_port
 
 __all__ = ["ssh_road"]  # a fixture
 

@@ -44,9 +44,9 @@ from reconciler.core.steps import (
 )
 from tests.support.cluster import eventually
 from tests.support.engine import image_ref
-from tests.support.ports import free_port
 from tests.support.runtime_house import QUICK, House, Vault, demolish, docker_settings, healthy
 from tools import engine as tool
+from tools.ports import free_port
 
 
 def content(raw: docker.APIClient, container: str, path: str) -> tuple[bytes, tarfile.TarInfo]:

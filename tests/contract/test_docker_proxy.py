@@ -23,9 +23,9 @@ from reconciler.core import names
 from reconciler.core.delivery import Route, RouteMode
 from reconciler.core.live import ProxyStatus
 from reconciler.core.proxy_config import RouteWish
-from tests.support.ports import free_port
 from tests.support.proxy_house import Load, ProxyHouse, until, web
 from tools.certificate import self_signed
+from tools.ports import free_port
 
 
 @pytest.fixture

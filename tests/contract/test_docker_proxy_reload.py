@@ -24,8 +24,8 @@ from reconciler.core.live import Backend, ServerMode
 from reconciler.core.proxy_config import RouteWish
 from reconciler.core.steps import CutSessions, EnsureProxy, FreePlace, Share, ShiftTraffic
 from tests.contract.test_traffic_trouble import between
-from tests.support.ports import free_port
 from tests.support.proxy_house import ProxyHouse, until, web
+from tools.ports import free_port
 
 LATE = RouteWish("late", Route(8080, paths=("/late",)), 1)
 LATER = RouteWish("later", Route(8080, paths=("/later",)), 1)

@@ -24,8 +24,8 @@ from reconciler.core.live import ProxyStatus
 from reconciler.core.proxy_config import RouteWish
 from reconciler.failpoints import PROXY_FAILPOINTS
 from reconciler.settings import DockerSettings
-from tests.support.ports import free_port
 from tests.support.proxy_house import OWNER, ProxyHouse, until, web
+from tools.ports import free_port
 
 LATE = RouteWish("late", Route(8080, paths=("/late",)), 1)
 

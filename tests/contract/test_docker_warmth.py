@@ -20,8 +20,8 @@ from reconciler.core.live import LiveState, WarmthStatus
 from reconciler.core.model import Port, Security
 from reconciler.core.steps import RemoveInstance, WarmInstance
 from tests.support.engine_roads import plain_port
-from tests.support.ports import free_port
 from tests.support.runtime_house import House, Vault, docker_settings, healthy
+from tools.ports import free_port
 
 ASK = WarmUp((WarmRequest("/"),), count=3)
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ import pytest
 
 from reconciler.adapters.prometheus import MAX_ANSWER, Answer, Prometheus
 from tests.support.engine_roads import Papers, papers
-from tests.support.ports import free_port
+from tools.ports import free_port
 
 TIMEOUT = 30.0
 SHORT = 0.3

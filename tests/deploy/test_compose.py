@@ -20,9 +20,9 @@ from reconciler.settings import read
 from tests.e2e.running import House
 from tests.support.daemon_image import give
 from tests.support.database import Place
-from tests.support.ports import free_port
 from tools import daemon_image
 from tools import database as server
+from tools.ports import free_port
 
 COMPOSE = Path(__file__).resolve().parents[2] / "deploy" / "compose"
 PATIENCE = 120.0

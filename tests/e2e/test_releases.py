@@ -18,7 +18,7 @@ import pytest
 
 from bench import load
 from tests.e2e.running import PATIENCE, Daemon, House
-from tests.support.ports import free_port
+from tools.ports import free_port
 
 HOST = "web.example"
 GRACE = {"WS_GRACE_MS": "1000"}

@@ -25,8 +25,8 @@ from reconciler.core.live import ServerMode
 from reconciler.failpoints import PROXY_FAILPOINTS, TRAFFIC_FAILPOINTS
 from reconciler.settings import DockerSettings, ProxySettings
 from tests.support.fleet_house import PATIENCE, FleetHouse
-from tests.support.ports import free_port
 from tests.support.runtime_house import demolish
+from tools.ports import free_port
 
 HOST = "web.example"
 STRATEGIES = {"rolling": "{surge: 1}", "blueGreen": "{strategy: blueGreen, hold: 0s}"}

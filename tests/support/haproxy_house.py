@@ -24,7 +24,7 @@ from reconciler.core import names
 from reconciler.core.live import Backend, ServerMode
 from reconciler.core.steps import Share, ShiftTraffic
 from reconciler.settings import ProxySettings
-from tests.support.ports import free_port
+from tools.ports import free_port
 
 PATIENCE = 60.0
 READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT

@@ -28,8 +28,8 @@ from reconciler.core.delivery import Route
 from reconciler.core.proxy_config import Config, RouteWish, render
 from reconciler.settings import DockerSettings, ProxySettings
 from reconciler.survey import front_of
-from tests.support.ports import free_port
 from tests.support.runtime_house import demolish
+from tools.ports import free_port
 
 OWNER = "proxies"
 PATIENCE = 60.0

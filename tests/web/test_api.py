@@ -12,8 +12,8 @@ from reconciler.core.errors import Reason, Retryable, Stalled
 from reconciler.core.record import What
 from reconciler.web.api import PAGE_BYTES
 from reconciler.web.serve import Server
-from tests.support.ports import free_port
 from tests.support.webhouse import TOKEN, entry, running, status
+from tools.ports import free_port
 
 ENVIRONMENT = "github-production"
 

@@ -31,4 +31,4 @@ def free_port() -> int:
             _claims.append(claim)
             return port
         claim.close()
-    raise AssertionError(f"of {COUNT} ports from {FIRST} on none is free")
+    raise SystemExit(f"of {COUNT} ports from {FIRST} on none is free. Stop what listens there")
