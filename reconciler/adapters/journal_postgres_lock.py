@@ -1,7 +1,8 @@
 """The lock of a journal in PostgreSQL: an advisory lock that the session of the daemon's writing connection holds.
 
 It keeps a second daemon, started by mistake, from taking the place of the first. It ends with the session, and a
-session that comes after a lost one takes it again if nobody else has. The fence by epoch holds without it.
+session that comes after a lost one takes it again if nobody else has: when it connects, or, where the server still
+keeps the lost one by then, with the first transaction after that is gone. The fence by epoch holds without it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 
 from reconciler.adapters.journal_errors import transaction
 from reconciler.core.errors import Reason, ReconcilerError, Stalled
@@ -41,21 +42,29 @@ class SessionLock:
         self._place = place
         self._key = key
         with transaction(engine, place) as connection:
-            held = connection.exec_driver_sql(_TRY.format(key=key)).scalar_one()
-            holder = "" if held else connection.execute(text(_HOLDER), {"key": key}).scalar_one()
-        if not held and not over:
+            self._held = bool(connection.exec_driver_sql(_TRY.format(key=key)).scalar_one())
+            holder = "" if self._held else connection.execute(text(_HOLDER), {"key": key}).scalar_one()
+        if not self._held and not over:
             raise self._locked(str(holder))
         event.listen(engine, "connect", self._again)
+        event.listen(engine, "begin", self._at_last)
 
     def _again(self, connection: Any, _record: object) -> None:  # noqa: ANN401 (of pg8000, which has no types)
+        self._held = False
         cursor = connection.cursor()
         for _ in range(TRIES):
             cursor.execute(_TRY.format(key=self._key))
-            if cursor.fetchone()[0]:
+            self._held = bool(cursor.fetchone()[0])
+            if self._held:
                 break
             time.sleep(PAUSE_SECONDS)  # the session before this one is not quite gone
         cursor.close()
         connection.commit()
+
+    def _at_last(self, connection: Connection) -> None:
+        """At the beginning of a transaction. What is taken is kept, also where the transaction fails."""
+        if not self._held:
+            self._held = bool(connection.exec_driver_sql(_TRY.format(key=self._key)).scalar_one())
 
     def _locked(self, holder: str) -> Stalled:
         return Stalled(
@@ -69,6 +78,7 @@ class SessionLock:
     def release(self, writing: Engine) -> None:
         """Let go, before the session ends: the server would notice that only later."""
         event.remove(writing, "connect", self._again)
+        event.remove(writing, "begin", self._at_last)
         with suppress(ReconcilerError), transaction(writing, self._place) as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({self._key})")
         writing.dispose()

@@ -12,9 +12,11 @@ import pytest
 
 from reconciler.adapters import journal_postgres_url, journal_writer
 from reconciler.adapters.journal import SqlJournal
+from reconciler.adapters.journal_postgres_lock import key_of
 from reconciler.core.errors import Fenced, Reason, Retryable, Stalled
 from reconciler.core.record import Entry, What
 from reconciler.settings import JournalSettings
+from tests.support.cluster import eventually
 from tests.support.database import Place, Wire
 from tests.support.journal_child import Clock, entry
 from tools import database as tool
@@ -46,8 +48,22 @@ def numbers(journal: SqlJournal) -> Counter[int]:
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server ends a transaction that stands still soon, and with it the lock: there is time for a look before."""
+    """The server ends a transaction that stands still soon, and with it the lock: what is seen before is luck."""
     monkeypatch.setattr(journal_postgres_url, "IDLE_SECONDS", 3.0)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server lets a transaction stand still for as long as a test looks at it."""
+    monkeypatch.setattr(journal_postgres_url, "IDLE_SECONDS", 600.0)
+    monkeypatch.setattr(journal_postgres_url, "ANSWER_SECONDS", 600.0)
+
+
+def locked(url: str) -> bool:
+    """Whether another daemon is refused there for the lock."""
+    with pytest.raises(Stalled) as said:
+        SqlJournal.open(url, Clock(), "another", act=True)
+    return said.value.reason is Reason.JOURNAL_LOCKED
 
 
 @pytest.mark.parametrize("point", [FENCE, HELD, INSERT, COMMIT])
@@ -61,9 +77,6 @@ def test_a_daemon_that_stands_still_in_an_append_is_fenced_by_the_next(
         wire.at(*point, "hold")
         pending = pool.submit(old.append, numbered(2))
         assert wire.reached.wait(60)
-        with pytest.raises(Stalled) as locked:
-            SqlJournal.open(database.url, Clock(), "no leader", act=True)
-        assert locked.value.reason is Reason.JOURNAL_LOCKED
         with daemon(database.url, take_over=True) as new:
             assert new.epoch == 2
             new.append(numbered(3))
@@ -74,6 +87,22 @@ def test_a_daemon_that_stands_still_in_an_append_is_fenced_by_the_next(
                 old.append(numbered(4))
             assert numbers(new) == {1: 1, 3: 1}
             assert new.verify().problem == ""
+
+
+@pytest.mark.parametrize("point", [FENCE, HELD, INSERT, COMMIT, ANSWER])
+@pytest.mark.usefixtures("patience")
+def test_a_daemon_that_stands_still_in_an_append_keeps_its_lock_as_long_as_its_session(
+    database: Place, wire: Wire, point: Point
+) -> None:
+    with daemon(database.remote(wire.port), login=database.login) as journal, ThreadPoolExecutor(1) as pool:
+        journal.append(numbered(1))
+        wire.at(*point, "hold")
+        pending = pool.submit(journal.append, numbered(2))
+        assert wire.reached.wait(60)
+        assert locked(database.url)
+        wire.release()
+        assert pending.result(timeout=120)[0].epoch == 1
+        assert numbers(journal) == {1: 1, 2: 1}
 
 
 @pytest.mark.usefixtures("hurry")
@@ -98,16 +127,16 @@ def test_a_connection_lost_in_an_append_loses_nothing_and_writes_nothing_twice(
 ) -> None:
     with daemon(database.remote(wire.port), login=database.login) as journal:
         journal.append(numbered(1))
+        lost = database.holders()
         wire.at(*point, "cut")
         (record,) = journal.append(numbered(2))
         assert wire.reached.is_set()
+        eventually(lambda: database.holders() != lost)  # the server knows that this session is gone
         assert journal.append(numbered(3))[0].index == record.index + 1
         assert numbers(journal) == {1: 1, 2: 1, 3: 1}
         assert next(journal.records(after=record.index - 1, limit=1)) == record
         assert journal.verify().problem == ""
-        with pytest.raises(Stalled) as locked:  # the new session took the lock again
-            SqlJournal.open(database.url, Clock(), "another", act=True)
-        assert locked.value.reason is Reason.JOURNAL_LOCKED
+        assert locked(database.url), "the new session took the lock again"
 
 
 def test_a_commit_whose_outcome_stays_unknown_is_said_and_may_turn_up(
@@ -132,6 +161,24 @@ def test_a_session_that_was_ended_is_replaced(database: Place) -> None:
             assert database.end_sessions() == 1
             journal.append(numbered(number))
         assert numbers(journal) == {0: 1, 1: 1, 2: 1}
+
+
+def test_the_lock_is_taken_again_also_where_the_server_kept_a_lost_session_for_long(database: Place) -> None:
+    """It hears of a client that is gone after half a minute only. Here somebody else's session is what it keeps."""
+    key = key_of(database.schema)
+    with daemon(database.url) as journal:
+        assert database.end_sessions() == 1
+        with database.owner() as kept:
+            kept.run("SELECT pg_advisory_lock(:key)", key=key)
+            before = database.holders()
+            journal.append(numbered(1))
+            assert database.holders() == before
+            kept.run("SELECT pg_advisory_unlock(:key)", key=key)
+            journal.append(numbered(2))
+        assert locked(database.url)
+        assert numbers(journal) == {1: 1, 2: 1}
+    with daemon(database.url) as after:
+        assert after.epoch == 2, "and it is let go once"
 
 
 def test_another_writers_transaction_is_not_waited_for_without_end(

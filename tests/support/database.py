@@ -61,7 +61,7 @@ class Place:
     def owner(self, user: str = tool.OWNER) -> Iterator[pg8000.native.Connection]:
         """A connection that may do everything, as the administrator's."""
         path = f"{self.server.home}/.s.PGSQL.{self.server.port}"
-        link = pg8000.native.Connection(user, database=tool.DATABASE, unix_sock=path, timeout=30)
+        link = pg8000.native.Connection(user, database=tool.DATABASE, unix_sock=path, timeout=120)
         with closing(link):
             link.run(f"SET search_path = {self.schema}")
             yield link
@@ -78,15 +78,19 @@ class Place:
             link.run("COMMIT")
         return rows or []
 
-    def end_sessions(self) -> int:
-        """End the session that holds the daemon's lock here, as an administrator can; how many there were."""
+    def holders(self, what: str = "pid") -> list[int]:
+        """The session that holds the daemon's lock here, by its number, or `what` else is asked of that."""
         with self.owner() as link:
             rows = link.run(
-                "SELECT pg_terminate_backend(pid, 60000) FROM pg_locks WHERE locktype = 'advisory' AND "
+                f"SELECT {what} FROM pg_locks WHERE locktype = 'advisory' AND granted AND "
                 "(classid::bigint << 32 | objid::bigint) = :key",
                 key=key_of(self.schema),
             )
-        return len(rows)
+        return [found for (found,) in rows]
+
+    def end_sessions(self) -> int:
+        """End the session that holds the daemon's lock here, as an administrator can; how many have ended."""
+        return sum(self.holders("pg_terminate_backend(pid, 60000)"))
 
     def drop(self) -> None:
         """Remove it with everything in it."""
