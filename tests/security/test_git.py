@@ -10,6 +10,7 @@ import threading
 import traceback
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -201,22 +202,29 @@ def test_the_token_shows_nowhere(upstream: Upstream, tmp_path: Path, caplog: pyt
     with http_git(upstream.path.parent) as server:
         server.token, server.drip = CANARY, True
         url = server.url + "/fleet.git"
-        settings = RepositorySettings("fleet", url, token_file=token, timeout=timedelta(seconds=5))
+        settings = RepositorySettings("fleet", url, token_file=token, timeout=timedelta(seconds=600))
         source = GitSource({"fleet": settings}, tmp_path / "mirrors", SystemClock())
         with ThreadPoolExecutor(1) as thread:
             fetch = thread.submit(fetched, source)
             assert server.dripping.wait(60)
             seen = [read(place / name) for place in Path("/proc").glob("[0-9]*") for name in ("cmdline", "environ")]
-            error = fetch.exception(60)
+            server.drip = False
+            broken = fetch.exception(60)
         assert any(url.encode() in text for text in seen), "the fetch was running while we looked"
         assert not [text for text in seen if CANARY.encode() in text]
-        assert isinstance(error, Retryable)
-        server.drip = False
         eventually(lambda: fetched(source), during=Retryable)
         source.close()
+        server.drip = True
+        hasty = replace(settings, timeout=timedelta(seconds=2))
+        source = GitSource({"fleet": hasty}, tmp_path / "mirrors" / "hasty", SystemClock())
+        with pytest.raises(Retryable) as late:
+            fetched(source)
+        source.close()
     assert server.credentials, "the token was used"
-    said = "".join(traceback.format_exception(error)) + repr(error) + caplog.text
-    assert CANARY not in said
+    assert isinstance(broken, Retryable)
+    for error in (broken, late.value):
+        assert CANARY not in "".join(traceback.format_exception(error)) + repr(error)
+    assert CANARY not in caplog.text
     for file in (tmp_path / "mirrors").rglob("*"):
         assert not file.is_file() or CANARY.encode() not in file.read_bytes()
 

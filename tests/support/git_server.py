@@ -113,7 +113,8 @@ class HttpGit:
     """What the HTTP server does, changed by tests as they go, and what it has seen.
 
     `token` is the password it wants; `status` answers everything with that code; `location` redirects there;
-    `body` goes with a refusal; `complaint` is what git is told instead of refs; `drip` sends bytes for ever.
+    `body` goes with a refusal; `complaint` is what git is told instead of refs; `drip` sends bytes for as long
+    as it is set.
     """
 
     url: str
@@ -196,7 +197,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.state.dripping.set()
         try:
-            while not self.state.ended.wait(0.05):
+            while self.state.drip and not self.state.ended.wait(0.05):
                 self.wfile.write(b"0")
         except OSError:
             pass
