@@ -38,7 +38,7 @@ BLUE_GREEN = """\
   rollout:
     strategy: blueGreen
     preview:
-      soak: 5s
+      pause: true
     hold: 2m
 """
 CANARY = """\

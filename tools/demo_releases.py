@@ -6,11 +6,11 @@ As in `demo_story.py`, each chapter says what was expected and what was seen, an
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reconciler.core.errors import Reason
 from reconciler.core.record import Record, What
-from tools.demo_fleet import BLUE_GREEN, CANARY
+from tools.demo_fleet import BLUE_GREEN, CANARY, ENVIRONMENT
 from tools.demo_load import HOST, PREVIEW
 from tools.demo_story import REPLICAS, Story
 from tools.demo_watch import Missed, effects, kinds, tables
@@ -25,7 +25,7 @@ def blue_green(story: Story) -> None:
     watch.act()
     sha = story.fleet.change("web", "2.0", BLUE_GREEN)
     versions = ("1.0", "2.0")
-    found = watch.until("the preview", _shown)
+    watch.until("the preview", lambda r: _shown(r) and bool(kinds(r, What.PAUSED, "web")))
     shown, public = (story.visitors.version_at(host) for host in (PREVIEW, HOST))
     story.screen.say(f"{PREVIEW} answers: hello {shown}. {HOST} answers: hello {public}.")
     story.check(
@@ -34,30 +34,34 @@ def blue_green(story: Story) -> None:
         f"{shown}; in public {public}",
         holds=(shown, public) == ("2.0", "1.0"),
     )
-    found += watch.until("the switch", lambda r: bool(kinds(r, What.PROMOTED, "web")), versions=versions)
-    watch.draw(*_settled(story, *versions), MOMENT)
+    code, _ = story.command("promote", f"{ENVIRONMENT}/web", "--why", "looks-good")
+    if code:
+        raise SystemExit("nobody could let the release go on")
+    watch.until("the switch", lambda r: bool(kinds(r, What.PROMOTED, "web")), versions=versions)
+    _draw_settled(story, *versions)
     story.screen.say("All requests are at 2.0; the containers of 1.0 are held. Somebody does not like what they see:")
     watch.act()
     story.fleet.revert(sha, merge=False)
     arrived = story.fleet.arrived()
-    found = watch.until("the return", lambda r: bool(kinds(r, What.PROMOTED, "web")))
-    watch.draw(*_settled(story, "2.0", "1.0"), MOMENT)
+    back = watch.until("the return", lambda r: bool(kinds(r, What.PROMOTED, "web")))
+    _draw_settled(story, "2.0", "1.0")
     took = (story.visitors.last_answer("2.0") - arrived) * 1000
     story.screen.say(f"{took:.0f} ms after the forge had the commit, a visitor saw 2.0 for the last time.", "bold")
-    found += watch.until("the end of 2.0", lambda r: len(effects(r, "RemoveInstance", "web")) >= REPLICAS)
-    made = len(effects(found, "CreateInstance", "web"))
+    # Some of it may be told already: the daemon is quicker than we look.
+    gone = watch.until("the end of 2.0", lambda r: len(effects([*back, *r], "RemoveInstance", "web")) >= REPLICAS)
+    made = len(effects([*back, *gone], "CreateInstance", "web"))
     story.check("revert while 1.0 is held", "1.0, none made", f"1.0 after {took:.0f} ms, {made} made", holds=made == 0)
 
 
 def canary(story: Story) -> None:
     """A release in steps, each judged by its gate."""
-    _settled(story, "2.0", "1.0")
+    begin = _settled(story, "2.0", "1.0")
     story.watch.act()
-    story.watch.draw("1.0", "2.1", MOMENT)
+    story.watch.draw("1.0", "2.1", begin)
     story.fleet.change("web", "2.1", CANARY)
     found = story.watch.until("web 2.1", _taken_over, versions=("1.0", "2.1"))
     passed = kinds(found, What.STAGE_PASSED, "web")
-    story.watch.draw(*_settled(story, "1.0", "2.1"), MOMENT)
+    _draw_settled(story, "1.0", "2.1")
     weights = [int(each.entry.details["weight"]) for each in passed]
     seconds = (kinds(found, What.PROMOTED, "web")[0].entry.at - story.watch.acted).total_seconds()
     seen = f"{', '.join(map(str, [*weights, 100]))} %; {seconds:.1f} s"
@@ -72,8 +76,7 @@ def stopped(story: Story) -> None:
     found = story.watch.until(
         "the return to 2.1", lambda r: bool(kinds(r, What.ROLLED_BACK, "web")), versions=("2.1", "2.2")
     )
-    _settled(story, "2.2", "2.1")
-    story.watch.draw("2.1", "2.2", MOMENT)
+    story.watch.draw("2.1", "2.2", _settled(story, "2.2", "2.1"))
     failed = kinds(found, What.ROLLOUT_FAILED, "web")[0]
     story.command("audit", "show", str(failed.index), only=("what", "reason", "details"))
     after = story.visitors.counts()
@@ -136,11 +139,15 @@ def _taken_over(records: Sequence[Record]) -> bool:
     return bool(promoted) and sum(each.index > promoted[0].index for each in removed) >= REPLICAS
 
 
-def _settled(story: Story, before: str, after: str) -> tuple[str, str]:
-    """Wait until no visitor gets an answer of `before` any more; the two versions. Raises Missed."""
+def _settled(story: Story, before: str, after: str) -> Mapping[str, int]:
+    """Wait until no visitor gets an answer of `before` any more; what they got then. Raises Missed."""
     end = time.monotonic() + SETTLE_SECONDS
     while before in (split := story.visitors.split(MOMENT)) or after not in split:
         if time.monotonic() > end:
             raise Missed(f"{before} still answers visitors after {SETTLE_SECONDS:.0f} s")
         time.sleep(0.05)
-    return before, after
+    return split
+
+
+def _draw_settled(story: Story, before: str, after: str) -> None:
+    story.watch.draw(before, after, _settled(story, before, after))

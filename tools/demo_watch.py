@@ -122,12 +122,11 @@ class Watch:
                     time.sleep(PAUSE)
         return found
 
-    def draw(self, before: str, after: str, seconds: float = 1.0) -> None:
-        """Draw the shares of two versions in the last seconds."""
+    def draw(self, before: str, after: str, split: Mapping[str, int] | None = None) -> None:
+        """Draw the shares of two versions: those of `split`, or of the last second with how many answers that had."""
         at = (datetime.now(UTC) - self.acted).total_seconds()
-        split = self._visitors.split(seconds)
-        drawn = bar(split, before, after)
-        self._screen.event(at, drawn, f"{sum(split.values()) / seconds:.0f}/s" if seconds == 1.0 else "")
+        shown = self._visitors.split() if split is None else split
+        self._screen.event(at, bar(shown, before, after), f"{sum(shown.values())}/s" if split is None else "")
         self._drawn = time.monotonic()
 
     def _draw(self, before: str, after: str) -> None:
