@@ -210,15 +210,16 @@ def audit(story: Story) -> None:
     """The journal: its tail, and two verifications that share no code."""
     story.command("audit", "list", "--limit", "12", cut=True)
     code, said = story.command("audit", "verify")
-    head = said.rpartition(" ")[2]
     story.check("reconciler audit verify", "verified", said.partition(" in ")[0], holds=code == 0)
-    story.screen.command(f"python3 {VERIFIER} journal.db", "an auditor")
-    verifier = [sys.executable, "-I", str(ROOT / VERIFIER), str(story.stage.journal)]
+    # The journal may have grown before the auditor reads it: the daemon goes on.
+    anchor = f"{said.split()[1]}:{said.split()[-1]}"
+    story.screen.command(f"python3 {VERIFIER} journal.db --anchor {anchor[:12]}…", "an auditor")
+    verifier = [sys.executable, "-I", str(ROOT / VERIFIER), str(story.stage.journal), "--anchor", anchor]
     done = subprocess.run(verifier, check=False, capture_output=True, text=True)
     story.screen.output(Text(done.stdout.rstrip()))
-    agree = head.rpartition(":")[2] in done.stdout
+    agree = done.returncode == 0
     seen = f"{done.stdout.split()[-1] if done.stdout else 'nothing'}, {'the same' if agree else 'another'} head"
-    story.check("tools/verify_journal.py", "verified, same head", seen, holds=done.returncode == 0 and agree)
+    story.check("tools/verify_journal.py", "verified, same head", seen, holds=agree)
 
 
 def _running(story: Story, service: str) -> str:
