@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import json
 import os
 import shutil
 import tempfile
@@ -197,24 +196,22 @@ def gateway_api(cluster: Given, kube: client.ApiClient) -> None:
 
 def install_definitions(kube: client.ApiClient, paths: Iterable[Path]) -> None:
     """Make the CRDs in these files, and wait until they are served."""
-    definitions = client.ApiextensionsV1Api(kube)
-    names = set()
+    definitions, objects = client.ApiextensionsV1Api(kube), client.CustomObjectsApi(kube)
+    kinds = []
     for path in paths:
         definition = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)  # 700 KB: the other takes seconds
-        names.add(definition["metadata"]["name"])
+        about = definition["spec"]
+        versions = [version["name"] for version in about["versions"] if version["served"]]
+        kinds += [(about["group"], version, about["names"]["plural"]) for version in versions]
         with contextlib.suppress(ApiException):  # another worker, or an earlier run, was first
             # The answer is as long, and models of it are as slow.
             definitions.create_custom_resource_definition(definition, _preload_content=False, _request_timeout=DEADLINE)
-
-    def served() -> bool:
-        listed = definitions.list_custom_resource_definition(_preload_content=False, _request_timeout=DEADLINE)
-        found = {one["metadata"]["name"]: one["status"] for one in json.loads(listed.data)["items"]}
-        return names <= found.keys() and all(
-            any(it["type"] == "Established" and it["status"] == "True" for it in found[name]["conditions"] or [])
-            for name in names
+    for kind in kinds:
+        # That it is established is said a little before it is so.
+        eventually(
+            lambda kind=kind: objects.list_cluster_custom_object(*kind, limit=1, _request_timeout=DEADLINE),
+            during=ApiException,
         )
-
-    eventually(served)
 
 
 @pytest.fixture
@@ -223,6 +220,8 @@ def namespace(kube: client.ApiClient) -> Iterator[str]:
     name = f"t-{uuid.uuid4().hex[:12]}"
     core = client.CoreV1Api(kube)
     core.create_namespace({"metadata": {"name": name}}, _request_timeout=DEADLINE)
+    # A controller makes it a little later, and until then pods are refused.
+    eventually(lambda: core.read_namespaced_service_account("default", name), during=ApiException)
     yield name
     with contextlib.suppress(ApiException):
         core.delete_namespace(name, grace_period_seconds=0, _request_timeout=DEADLINE)
