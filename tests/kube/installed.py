@@ -165,7 +165,8 @@ class Installation(KubeHouse):
                 continue
             with suppress(ApiException):
                 text = core.read_namespaced_pod_log(pod.metadata.name, HOME)
-                found += [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+                whole = text.rpartition("\n")[0]  # the last line may just be being written
+                found += [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return found
 
     def events(self, pod: str) -> list[str]:
@@ -262,6 +263,11 @@ class Holders:
     def names(self) -> list[str]:
         """In the order of time."""
         return [name for name, _ in self.all]
+
+    def known(self, count: int) -> list[str]:
+        """All of them, as soon as they are so many: the watch tells of each a little later."""
+        eventually(lambda: len(self.all) >= count)
+        return self.names
 
     def _follow(self) -> None:
         path = f"/apis/coordination.k8s.io/v1/namespaces/{HOME}/leases"

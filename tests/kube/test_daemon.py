@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ import docker
 import pytest
 from kubernetes import client
 
+from reconciler.adapters.clock import SystemClock
+from reconciler.adapters.journal import SqlJournal
+from reconciler.core.record import What
 from reconciler.core.shards import shard_of
 from reconciler.daemon import EXIT_NOT_LEADER
 from tests.kube import seen
@@ -132,10 +137,10 @@ def test_with_exactly_its_role_it_looks_after_a_namespace(
     eventually(lambda: versions(daemon) == digests(image("2.0")))
     files_of = "v1/configmaps"
     eventually(lambda: {one["metadata"]["name"] for one in daemon.list(files_of)} == {"kube-root-ca.crt"})
+    eventually(lambda: granted() - used(own_cluster, daemon.namespace)[0] <= NOT_IN_THE_STORY)
     asked, refused = used(own_cluster, daemon.namespace)
     assert [what for what in refused if "namespaces" not in what] == []
     assert asked <= granted()
-    assert granted() - asked <= NOT_IN_THE_STORY
     (pod,) = daemon.pods()
     assert daemon.asked(pod, "/readyz").status_code == 200
     assert "reconciler_service_info{" in daemon.asked(pod, "/metrics").text
@@ -160,11 +165,24 @@ def changed(daemon: Installation, own: tool.Cluster) -> list[seen.Change]:
     return seen.changes(own, daemon.namespace, group=PODS)
 
 
-def stand_still(daemon: Installation, own: tool.Cluster, leader: str, image: str) -> str:
+def at_rest(database: Place) -> bool:
+    """Whether the journal knows of no effect that is under way."""
+    with closing(SqlJournal.open(database.url, SystemClock(), "a test", act=False)) as journal:
+        told = Counter(record.entry.what for record in journal.records())
+    return told[What.INTENT] == told[What.DONE] + told[What.FAILED]
+
+
+def stand_still(daemon: Installation, own: tool.Cluster, database: Place, leader: str, image: str) -> str:
     """Stop the leader's program in the midst of a release, past its lease. The pod that leads then."""
-    revision = daemon.release(image)
-    eventually(lambda: versions(daemon) == digests(image))
-    os.kill(daemon.program(leader), signal.SIGSTOP)
+    # The release goes no further until then: the leader is stopped while it waits, and not in a call.
+    tool.pause(own, "controllers")
+    try:
+        revision = daemon.release(image)
+        eventually(lambda: versions(daemon) == digests(image))
+        eventually(lambda: at_rest(database))
+        os.kill(daemon.program(leader), signal.SIGSTOP)
+    finally:
+        tool.resume(own, "controllers")
     (other,) = [pod.metadata.name for pod in daemon.pods() if pod.metadata.name != leader]
     daemon.said(other, event="leading")
     holder = daemon.said(other, event="lease won")["identity"]
@@ -196,7 +214,12 @@ def lose_it_in_a_step(daemon: Installation, wire: Wire, leader: str, image: str)
 
 
 def test_of_two_one_acts_and_the_other_takes_over(
-    install: Callable[[str], Installation], own_cluster: tool.Cluster, image: Image, journal: str, wire: Wire
+    install: Callable[[str], Installation],
+    own_cluster: tool.Cluster,
+    image: Image,
+    journal: str,
+    database: Place,
+    wire: Wire,
 ) -> None:
     """The leader stands still, loses its lease in the midst of a step, and is told to end, one after the other."""
     daemon = install("highly-available")
@@ -206,12 +229,12 @@ def test_of_two_one_acts_and_the_other_takes_over(
     daemon.synced(revision)
     first = daemon.leader()
     with daemon.holders() as holders:
-        second = stand_still(daemon, own_cluster, first, image("2.0"))
-        assert holders.names == [first, second]
+        second = stand_still(daemon, own_cluster, database, first, image("2.0"))
+        assert holders.known(2) == [first, second]
         third = lose_it_in_a_step(daemon, wire, second, image("1.0"))
-        assert holders.names == [first, second, "somebody", third]
+        assert holders.known(4) == [first, second, "somebody", third]
         client.CoreV1Api(daemon.kube).delete_namespaced_pod(third, HOME)
-        eventually(lambda: len(holders.all) == 6)
+        holders.known(6)
         last = daemon.release(image("2.0"))
         daemon.synced(last)
     assert holders.names[3:-1] == [third, ""], "it let go, and nobody had to wait"
