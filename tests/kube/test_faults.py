@@ -17,6 +17,8 @@ from tests.support.cluster import Given, eventually
 from tools import cluster as tool
 
 CANARY = {"strategy": "canary", "progressDeadline": "10m", "steps": [{"weight": 50, "soak": "6s"}]}
+PAUSED = {**CANARY, "steps": [{"weight": 50, "pause": True}]}
+"""It stays in its midst until a person says more."""
 ROLLING = {"strategy": "rolling", "progressDeadline": "10m"}
 LONG_DRAIN = {"deadline": "30s", "grace": "5s"}
 """Longer than kube-proxy pauses before it asks an API again that was away."""
@@ -115,14 +117,18 @@ def test_a_quota_is_named_and_the_release_goes_on_when_it_is_raised(
 def test_a_number_that_somebody_changes_in_a_canary_is_taken_back(
     house: KubeHouse, image: Callable[[str], str]
 ) -> None:
-    first = house.release(image("1.0"), rollout=CANARY, replicas=2)
+    first = house.release(image("1.0"), rollout=PAUSED, replicas=2)
     with house.daemon() as daemon:
         daemon.synced(first)
         (stable,) = [each["metadata"]["name"] for each in house.list("apps/v1/deployments")]
-        second = house.release(image("2.0"), rollout=CANARY, replicas=2)
-        eventually(lambda: len(house.images()) == 2)
+        second = house.release(image("2.0"), rollout=PAUSED, replicas=2)
+        eventually(lambda: "Paused" in told(house))
         path = f"/apis/apps/v1/namespaces/{house.namespace}/deployments/{stable}/scale"
+        declared = house.api.call("GET", path)["spec"]["replicas"]
+        assert declared < 5
         house.api.call("PATCH", path, body={"spec": {"replicas": 5}}, content_type="application/merge-patch+json")
+        eventually(lambda: house.api.call("GET", path)["spec"]["replicas"] == declared)
+        assert house.command("promote", f"{house.environment}/web").returncode == 0
         daemon.synced(second)
         assert house.images() == [pinned(image("2.0"))]
         assert "RolloutFailed" not in told(house)
