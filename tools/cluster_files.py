@@ -15,8 +15,9 @@ NODE = "node-1"
 PORT = 6443
 SOCKET = "unix:///run/containerd/containerd.sock"
 PAUSE = "reconciler.invalid/pause:1"
-GRACE = "16s"
-"""How long the node may be silent before it counts as NotReady: longer than a restart of the API server takes."""
+GRACE = "5m"
+"""How long the node may be silent before it counts as NotReady: longer than any test takes the API server away. Tests
+that want it sooner say so."""
 
 
 @dataclass(frozen=True)
