@@ -127,8 +127,9 @@ def test_an_unhealthy_instance_is_forgiven_for_the_startup_time_only(ready: Hous
 
 
 def test_health_can_be_lost(ready: House) -> None:
-    ready.start(ready.spec(env={"UNHEALTHY_AFTER_MS": "6000"}))
+    name = ready.start(ready.spec(health=replace(ready.spec().health, timeout=timedelta(seconds=1))))
     ready.one(lambda i: i.health is HealthStatus.HEALTHY)
+    ready.hands.stall(name)
     ready.one(lambda i: i.health is HealthStatus.UNHEALTHY)
 
 

@@ -17,7 +17,7 @@ from reconciler.core.live import Backend, ProxyStatus, Server, ServerMode
 from reconciler.core.steps import CutSessions, EnsureProxy, FreePlace, Share, ShiftTraffic
 from reconciler.ports import Traffic
 from tests.support.fake_traffic import FakeTraffic
-from tests.support.haproxy_house import RealHouse, until
+from tests.support.haproxy_house import PATIENCE, RealHouse, until
 
 READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
 At = tuple[str, int]
@@ -191,6 +191,7 @@ def test_an_address_that_does_not_come_up_takes_nothing_from_the_others(house: H
     house.within(3.0)
     error = refused(house, Share("b", *house.dead(), READY, 100))
     assert isinstance(error, Retryable) and error.reason is Reason.PROXY_UNREACHABLE
+    house.within(PATIENCE)
     assert house.table()[a.at] == (READY, 100)
     house.shift(a.share())
     assert house.table() == {a.at: (READY, 100)}

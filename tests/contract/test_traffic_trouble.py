@@ -22,7 +22,7 @@ from reconciler.core.live import ProxyStatus, ServerMode
 from reconciler.core.steps import EnsureProxy
 from reconciler.settings import ProxySettings
 from tests.support.cluster import eventually
-from tests.support.haproxy_house import RealHouse, until
+from tests.support.haproxy_house import PATIENCE, RealHouse, until
 
 READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
 Answer = Callable[[bytes], bytes]
@@ -165,6 +165,7 @@ def test_a_proxy_that_hangs_is_unreachable_in_time(house: RealHouse) -> None:
     assert state.status is ProxyStatus.UNREACHABLE
     assert "within 1 s" in str(caught.value)
     until(lambda: house.traffic.observe("prod").status is ProxyStatus.READY, "it answers again")
+    house.within(PATIENCE)
     assert house.table() == {a.at: (READY, 100)}
 
 

@@ -192,11 +192,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"001e# service=git-upload-pack\n0000%04x%s" % (len(text) + 4, text))
 
     def _drip(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
-        self.end_headers()
         self.state.dripping.set()
         try:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+            self.end_headers()
             while self.state.drip and not self.state.ended.wait(0.05):
                 self.wfile.write(b"0")
         except OSError:

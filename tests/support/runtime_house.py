@@ -63,6 +63,7 @@ class Hands(Protocol):
     def stop(self, name: str) -> None: ...
     def restart(self, name: str) -> None: ...
     def pause(self, name: str) -> None: ...
+    def stall(self, name: str) -> None: ...
     def rename(self, name: str, new: str) -> None: ...
     def remove(self, name: str) -> None: ...
     def squat(self, environment: str, name: str) -> None: ...
@@ -163,6 +164,10 @@ class FakeHands:
         self.engine.containers[name].phase = Phase.PAUSED
         self._told(name)
 
+    def stall(self, name: str) -> None:
+        container = self.engine.containers[name]
+        container.env = {**container.env, "UNHEALTHY_AFTER_MS": "0"}
+
     def rename(self, name: str, new: str) -> None:
         container = self.engine.containers.pop(name)
         container.called = new
@@ -217,6 +222,9 @@ class RealHands:
 
     def pause(self, name: str) -> None:
         self.client.pause(name)
+
+    def stall(self, name: str) -> None:
+        self.client.kill(name, "SIGSTOP")  # the engine does not notice: it runs, and answers nothing
 
     def rename(self, name: str, new: str) -> None:
         self.client.rename(name, new)
