@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import socket
 import threading
 import time
 import urllib.request
@@ -19,6 +18,7 @@ import docker
 from bench.figure import Figure
 from bench.fleet import daemon, ground, manifest, replaced
 from tests.support.fleet_house import FleetHouse
+from tools.ports import free_port
 
 ROUNDS = 40
 GOAL = 150.0
@@ -77,7 +77,7 @@ def run() -> list[Figure]:
         house = FleetHouse(directory, "bench", f"unix://{directory / 'relay.sock'}")
         (directory / "secret").write_bytes(SECRET)
         house.prepare()
-        port = _free_port()
+        port = free_port()
         text = house.settings.read_text().replace('"127.0.0.1:0"', f'"127.0.0.1:{port}"')
         webhook = "poll: 1h, webhook: {forge: github, secretFile: secret}}"
         house.settings.write_text(text.replace("poll: 1h}", webhook))
@@ -98,12 +98,6 @@ def run() -> list[Figure]:
 def _figure(name: str, seconds: list[float], what: str) -> Figure:
     p95 = quantiles(seconds, n=20)[-1] * 1000
     return Figure(name, p95, "ms", f"<= {GOAL:g}", p95 <= GOAL, f"{ROUNDS} times {what}; seen at the engine's socket")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _pushed(house: FleetHouse, relay: Relay, number: int) -> float:

@@ -21,7 +21,7 @@ from pathlib import Path
 from tools.certificate import self_signed
 from tools.ports import free_port
 
-DEADLINE = 60
+DEADLINE = 180
 OWNER = "postgres"
 USER = "reconciler"
 PASSWORD = "of the test database only"

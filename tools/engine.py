@@ -65,7 +65,7 @@ def up(directory: Path, *, private: bool, options: Sequence[str] = ()) -> Engine
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     known = read(directory)
-    if known is not None and answers(known.host) and alive(known.distribution):
+    if known is not None and alive(known.distribution) and _still_answers(known):
         if known.pool:
             packet_filter.accept(known.pool)  # what is filtered here may have changed since
         return known
@@ -157,6 +157,15 @@ def answers(host: str) -> bool:
             return bool(client.ping())
     except (DockerException, requests.RequestException, OSError):
         return False
+
+
+def _still_answers(known: Engine) -> bool:
+    """One of our own that is alive is waited for, however slow it is: others may be using it."""
+    end = time.monotonic() + DEADLINE
+    while not answers(known.host):
+        if known.dockerd is None or not alive(known.dockerd) or time.monotonic() > end:
+            return False
+    return True
 
 
 def _adopted() -> str:

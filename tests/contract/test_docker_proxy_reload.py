@@ -29,6 +29,7 @@ from tools.ports import free_port
 
 LATE = RouteWish("late", Route(8080, paths=("/late",)), 1)
 LATER = RouteWish("later", Route(8080, paths=("/later",)), 1)
+KEEP_ALIVE = "timeout http-keep-alive 9s"
 READY, DRAIN, MAINT = ServerMode.READY, ServerMode.DRAIN, ServerMode.MAINT
 
 
@@ -55,9 +56,15 @@ class Traffic:
         environment = self.house.environment
         self.port = HaproxyTraffic({environment: self.house.made()}, {environment: self.house.settings}, SystemClock())
 
+    def text(self, *wishes: RouteWish) -> str:
+        """As the program renders it, but idle clients may stay as long as a slow machine makes a test."""
+        text = self.house.config(*wishes).text
+        assert KEEP_ALIVE in text
+        return text.replace(KEEP_ALIVE, "timeout http-keep-alive 60s")
+
     def ensure(self, *wishes: RouteWish) -> None:
-        config = self.house.config(*wishes)
-        self.port.apply(self.house.environment, EnsureProxy(self.house.environment, config.digest, config.text))
+        digest = self.house.config(*wishes).digest
+        self.port.apply(self.house.environment, EnsureProxy(self.house.environment, digest, self.text(*wishes)))
 
     def shift(self, *shares: tuple[str, ServerMode]) -> None:
         table = tuple(Share(address, address, 8080, mode, 100) for address, mode in shares)
@@ -248,7 +255,7 @@ def stopped(traffic: Traffic) -> Iterator[None]:
 def test_no_shift_is_made_between_the_saved_state_and_the_new_worker(traffic: Traffic) -> None:
     old, new = traffic.house.instance("1.0"), traffic.house.instance("2.0")
     traffic.shift((old, READY))
-    wanted = traffic.house.config(web(), LATE).text
+    wanted = traffic.text(web(), LATE)
     reload = threading.Thread(target=traffic.ensure, args=(web(), LATE))
     shift = threading.Thread(target=traffic.shift, args=((new, READY),))
     with stopped(traffic):
