@@ -97,9 +97,10 @@ def test_a_cold_instance_gets_as_many_requests_as_it_needs(ready: House) -> None
 
 def test_an_instance_slower_than_the_stable_version_fails(ready: House) -> None:
     stable = healthy(ready)
-    slow = ready.start(ready.spec(env={"DELAY_MS": "1000"}), ordinal=1)
+    # More than twice as slow as the other, also if that one stood still for a second.
+    slow = ready.start(ready.spec(env={"COLD_REQUESTS": "100", "COLD_MS": "2500"}), ordinal=1)
     ready.settle(lambda s: all(i.health is HealthStatus.HEALTHY for i in s.instances))
-    wanted = WarmUp((WarmRequest("/"),), count=3, relative=2.0, deadline=timedelta(seconds=4))
+    wanted = WarmUp((WarmRequest("/"),), count=3, relative=2.0, deadline=timedelta(seconds=6))
     ready.runtime.apply(WarmInstance(slow, 8080, wanted, beside=stable))
     state = ready.settle(
         lambda s: any(i.warmth is not None and i.warmth.status is not WarmthStatus.RUNNING for i in s.instances)
@@ -109,7 +110,7 @@ def test_an_instance_slower_than_the_stable_version_fails(ready: House) -> None:
     found = warmths[slow]
     assert found is not None
     assert found.status is WarmthStatus.FAILED
-    assert "not warm after 4 s" in found.said
+    assert "not warm after 6 s" in found.said
     ready.runtime.apply(WarmInstance(slow, 8080, wanted))
     assert {i.name: i.warmth for i in ready.observe().instances}[slow] == found
 
