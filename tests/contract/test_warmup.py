@@ -17,7 +17,7 @@ import pytest
 from reconciler.adapters.warmup import Cold, WarmUps, p95
 from reconciler.core.delivery import WarmRequest, WarmUp
 from reconciler.core.live import Warmth, WarmthStatus
-from tests.support.ports import free_port
+from tools.ports import free_port
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LONG = timedelta(seconds=30)
