@@ -107,8 +107,12 @@ class Shift:
                 hit("traffic.after_raise")
 
     def _wait(self, proxies: Sequence[_Proxy]) -> None:
-        """Until each READY one is up in every proxy. Raises Retryable when the time is over."""
+        """Until each READY one is up in every proxy. Raises Retryable by a look that began when the time was over.
+
+        An older one says nothing: whoever stood still meanwhile would give up what has long come up.
+        """
         end = time.monotonic() + self.seconds
+        over = False
         while True:
             missing = [
                 (proxy, share)
@@ -117,9 +121,10 @@ class Shift:
             ]
             if not missing:
                 return
-            if time.monotonic() >= end:
+            if over:
                 raise self._down(missing)
             time.sleep(_STEP)
+            over = time.monotonic() >= end
             for proxy in {id(proxy): proxy for proxy, _ in missing}.values():
                 proxy.places = self.look(proxy.address)
 

@@ -125,6 +125,7 @@ class _Run:
             self.warmth = Warmth(WarmthStatus.RUNNING, made, found, trouble)
         if last and len(last) < count:
             trouble += f", and {count} in a row are needed"
+        trouble = trouble or "no answer in time"  # it stood still before the first request
         said = f"not warm after {wanted.deadline.total_seconds():g} s and {made} requests: {trouble}"
         self.warmth = Warmth(WarmthStatus.FAILED, made, p95(last) if last else None, said)
 

@@ -10,7 +10,9 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -51,10 +53,10 @@ class Traffic:
         self.hints: list[str] = []
         self.again()
 
-    def again(self) -> None:
-        """As after a start of the daemon."""
-        environment = self.house.environment
-        self.port = HaproxyTraffic({environment: self.house.made()}, {environment: self.house.settings}, SystemClock())
+    def again(self, **changes: Any) -> None:
+        """As after a start of the daemon, with its settings changed."""
+        environment, front = self.house.environment, self.house.made(**changes)
+        self.port = HaproxyTraffic({environment: front}, {environment: self.house.settings}, SystemClock())
 
     def text(self, *wishes: RouteWish) -> str:
         """As the program renders it, but idle clients may stay as long as a slow machine makes a test."""
@@ -234,7 +236,7 @@ def test_the_master_is_asked_only_while_there_may_be_older_workers(traffic: Traf
     until(lambda: traffic.house.front.former() == (), "there is none any more")
     with stopped(traffic):
         assert traffic.sessions(address) == 0
-        traffic.again()
+        traffic.again(timeout=timedelta(seconds=2))
         state = traffic.port.observe(traffic.house.environment)
         assert [server.sessions for server in state.backends[traffic.backend].servers] == [None]
         assert "master does not answer" in state.said

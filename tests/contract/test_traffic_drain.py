@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from reconciler.adapters import haproxy_shift
 from reconciler.core.errors import Retryable
 from reconciler.core.live import ServerMode
 from reconciler.core.steps import CutSessions
@@ -130,6 +134,27 @@ def test_an_instance_that_the_proxy_finds_ill_never_gets_a_request(
     not_up(house, new)
     assert {house.proxies[0].get()[:2] for _ in range(20)} == {(200, "old")}
     assert new.at in house.table()
+
+
+def test_one_that_came_up_while_we_stood_still_is_looked_at_once_more(
+    house: RealHouse, pair: tuple[Instance, Instance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = pair
+    new.healthy = False
+    house.shift(old.share())
+    calls = itertools.count()
+
+    def standstill() -> float:
+        """The clock of the shift: an hour goes by between its first look and what follows from that."""
+        if next(calls) == 0:
+            return 0.0
+        new.healthy = True
+        until(lambda: house.proxies[0].say(f"show stat {house.backend} 6 -1").count(",L7OK,") == 2, "both are up")
+        return 3600.0
+
+    monkeypatch.setattr(haproxy_shift, "time", SimpleNamespace(monotonic=standstill, sleep=time.sleep))
+    house.shift(new.share())
+    assert house.table() == {new.at: (READY, 100)}
 
 
 def test_who_was_out_of_traffic_is_back_without_waiting_for_a_check(

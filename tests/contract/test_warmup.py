@@ -202,6 +202,16 @@ def test_what_always_fails_says_how(warm_ups: WarmUps, ended: Ended) -> None:
     assert "refused" in said["nobody"]
 
 
+def test_a_deadline_that_was_over_before_the_first_request_says_so(warm_ups: WarmUps, ended: Ended) -> None:
+    with serving(fine) as server:
+        warm_ups.begin(cold(server.address, ask(deadline=timedelta())))
+        warmth = ended.get(timeout=60)[2]
+    assert (warmth.status, warmth.said) == (
+        WarmthStatus.FAILED,
+        "not warm after 0 s and 0 requests: no answer in time",
+    )
+
+
 def test_too_few_answers_until_the_deadline_say_so(warm_ups: WarmUps, ended: Ended) -> None:
     wait = threading.Event()
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,7 +51,8 @@ class ProxyHouse:
     environment: str = field(default_factory=lambda: f"p{os.getpid():x}-{next(_serial)}")
 
     def __post_init__(self) -> None:
-        self.settings = ProxySettings(image=self.proxy_image, http=("127.0.0.1", free_port()))
+        at = ("127.0.0.1", free_port())
+        self.settings = ProxySettings(image=self.proxy_image, http=at, timeout=timedelta(seconds=20))
         self.raw.create_network(names.network(self.environment), driver="bridge", check_duplicate=True)
         self._fronts: list[ManagedFront] = []
         self.front = self.made()
