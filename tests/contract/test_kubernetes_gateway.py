@@ -74,9 +74,9 @@ def test_it_waits_for_the_word_of_the_gateway(world: World, house: KubeHouse) ->
     applied(world, house, shares(a=80, b=20), lambda: say(house))
     route = world.live().routes["web"]
     assert (route.weights, route.refusal) == ({"web-a": 80, "web-b": 20}, "")
-    before = house.calls.copy()
+    before = world.asked()
     world.runtime.apply(shares(a=80, b=20))
-    assert house.calls == before
+    assert world.asked() == before
 
 
 def test_a_word_about_an_earlier_declaration_does_not_count(

@@ -106,12 +106,12 @@ def test_what_is_so_already_costs_no_call(world: World) -> None:
     effects: list[RuntimeEffect] = [ensure(service(replicas=2)), lead(service(), "web", mixed=True)]
     for effect in effects:
         world.runtime.apply(effect)
-    before = world.runtime.api.counts.copy()
+    before = world.asked()
     for effect in effects:
         world.runtime.apply(effect)
     for _ in range(5):
         world.live()
-    assert world.runtime.api.counts == before
+    assert world.asked() == before
 
 
 def test_an_update_takes_away_what_is_no_longer_declared(world: World) -> None:
@@ -140,9 +140,9 @@ def test_what_a_former_daemon_made_is_known(world: World) -> None:
     other = world.again()
     try:
         assert other.observe(ENVIRONMENT, {}, []).groups[0].version == effect.version
-        before = other.api.counts.copy()
+        before = world.asked(other)
         other.apply(effect)
-        assert other.api.counts == before
+        assert world.asked(other) == before
     finally:
         other.close()
 
@@ -238,9 +238,9 @@ def test_a_group_goes_with_all_that_is_its_own(world: World) -> None:
     assert world.live().groups == ()
     for kind in ("Deployment", "PodDisruptionBudget", "HorizontalPodAutoscaler"):
         assert not world.there(kind, "web")
-    before = world.runtime.api.counts.copy()
+    before = world.asked()
     world.runtime.apply(RemoveGroup("web", ENVIRONMENT))
-    assert world.runtime.api.counts == before
+    assert world.asked() == before
     world.runtime.apply(ensure(scaled))
     assert world.group().name == "web"
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.adapters import kubernetes_runtime
 from reconciler.adapters.kubernetes_apply import path
 from reconciler.adapters.kubernetes_client import JSON_PATCH, ApiError
 from reconciler.core.delivery import Route, Scaling
 from reconciler.core.model import File
 from tests.support.cluster import Given, eventually
 from tests.support.gateway import Front
-from tests.support.kube_world import ENVIRONMENT, World, ensure, kube_world, lead, service
+from tests.support.kube_world import ENVIRONMENT, PATIENCE, World, ensure, kube_world, lead, service
 
 STRATEGIC = "application/strategic-merge-patch+json"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
@@ -105,7 +106,10 @@ def test_an_autoscaler_and_a_budget_are_looked_after_too(world: World) -> None:
         assert world.group().differences == ()
 
 
-def test_what_is_added_to_a_route_is_told_and_taken_away(cluster: Given, namespace: str, front: Front) -> None:
+def test_what_is_added_to_a_route_is_told_and_taken_away(
+    cluster: Given, namespace: str, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_runtime, "TAKEN_WITHIN", PATIENCE)
     front.make()
     with kube_world(cluster.kubeconfig, namespace, gateway="front") as world:
         spec = service(route=Route(8080))

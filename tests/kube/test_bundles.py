@@ -23,7 +23,7 @@ from reconciler.core.policy import Allow
 from reconciler.core.steps import EnsureGroup, PruneGroup, RemoveGroup
 from tests.support.bundles import CLUSTER, Bundles
 from tests.support.cluster import Given, eventually
-from tests.support.kube_world import ENVIRONMENT, World, kube_world, version
+from tests.support.kube_world import ENVIRONMENT, PATIENCE, World, kube_world, version
 from tests.support.shop import RESTRICTED, Object, config, deployment, job, written
 
 Image = Callable[[str], str]
@@ -61,8 +61,9 @@ def names(group: Group) -> list[str]:
 
 def test_a_bundle_is_applied_grows_shrinks_and_goes(world: World, image: Image) -> None:
     first = shop(deployment("shop", image("1.0")), config("settings", size="1"), config("old", a="b"))
-    world.runtime.apply(ensured(first))
-    assert not world.group("shop").settled, "its pods cannot be there yet"
+    with world.full():
+        world.runtime.apply(ensured(first))
+        assert not world.group("shop").settled, "its pods cannot be there yet"
     group = standing(world, first)
     assert names(group) == ["ConfigMap settings", "ConfigMap old", "Deployment shop"]
     assert (group.ready, group.replicas, group.differences, group.leftovers) == (1, 1, (), ())
@@ -94,7 +95,10 @@ def test_nothing_is_asked_where_nothing_changed(world: World) -> None:
     assert world.asked() == before
 
 
-def test_a_definition_and_its_objects_come_in_one_bundle(world: World, custom: Object) -> None:
+def test_a_definition_and_its_objects_come_in_one_bundle(
+    world: World, custom: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_bundles, "GONE_WITHIN", PATIENCE)  # the objects of the kind go first
     kind, group = custom["spec"]["names"]["kind"], custom["spec"]["group"]
     thing = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": "one"}, "spec": {"size": 3}}
     allowed = Allow(native=True, namespace="prod", cluster_scoped=True)

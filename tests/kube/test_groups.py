@@ -6,6 +6,7 @@ The simulations stand on the fake; what it shows has to be what Kubernetes shows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -29,12 +30,13 @@ FAKE = f"127.0.0.1:1/hello@sha256:{'0' * 63}"
 @dataclass
 class Engine:
     """An engine under test. `image(letter)` is one of its images, `hands(name, count)` what a person does to a number,
-    `until` the live state once it is as asked."""
+    `until` the live state once it is as asked. While it is `full`, no instance comes."""
 
     runtime: Runtime
     image: Callable[[str], str]
     hands: Callable[[str, int], None]
     until: Callable[[Callable[[LiveState], object]], LiveState]
+    full: Callable[[], AbstractContextManager[None]]
 
     def running(self, letter: str, **changes: Any) -> ServiceSpec:
         given = {"drain": SHORT, "env": {}, "security": Security(user="65532"), **changes}
@@ -75,7 +77,8 @@ def _fake() -> Engine:
         raise AssertionError(live)
 
     cluster.missing.add("f")
-    return Engine(runtime, lambda letter: FAKE + letter, cluster.scale, until)
+    # Time goes on in `until` only.
+    return Engine(runtime, lambda letter: FAKE + letter, cluster.scale, until, nullcontext)
 
 
 def _real(world: World, image: Callable[[str], str]) -> Engine:
@@ -83,14 +86,15 @@ def _real(world: World, image: Callable[[str], str]) -> Engine:
         world.change("Deployment", name, {"spec": {"replicas": count}})
         world.until(lambda live: live.groups[0].replicas == count)
 
-    return Engine(world.runtime, image, scale, world.until)
+    return Engine(world.runtime, image, scale, world.until, world.full)
 
 
 def test_a_group_is_what_was_declared_and_settles(site: Engine) -> None:
     spec = site.running("a", replicas=2)
     effect = ensure(spec)
-    site.runtime.apply(effect)
-    (group,) = site.live().groups
+    with site.full():
+        site.runtime.apply(effect)
+        (group,) = site.live().groups
     assert (group.name, group.service, group.version, group.revision) == ("web", "web", version(spec), effect.revision)
     assert (group.image, group.operated, group.replicas) == (spec.image.pinned, effect.operated, 2)
     assert (group.ready, group.settled, group.differences) == (0, False, ())
@@ -107,8 +111,9 @@ def test_another_version_replaces_all_instances(site: Engine) -> None:
     old, new = site.running("a", replicas=2), site.running("b", replicas=2)
     site.runtime.apply(ensure(old))
     site.stands(old)
-    site.runtime.apply(ensure(new))
-    (group,) = site.live().groups
+    with site.full():
+        site.runtime.apply(ensure(new))
+        (group,) = site.live().groups
     assert (group.version, group.settled) == (version(new), False)
     assert site.stands(new).ready == 2
     site.until(lambda live: {one.version for one in live.instances} == {version(new)})

@@ -23,6 +23,7 @@ from reconciler.core.live import Group, LiveState
 from reconciler.core.model import Health, HttpCheck, ImageRef, Port, ServiceSpec, version_of
 from reconciler.core.steps import EnsureGroup, GroupShare, RouteGroups
 from reconciler.settings import GatewaySettings, KubernetesSettings
+from tests.support.cluster import eventually
 from tests.support.kube_house import KubeHouse, kube_house
 
 Json = dict[str, Any]
@@ -99,9 +100,9 @@ class World:
             with self.news:
                 self.news.wait_for(lambda before=count: len(self.told) > before, 1.0)
 
-    def asked(self) -> Counter[str]:
+    def asked(self, runtime: KubernetesRuntime | None = None) -> Counter[str]:
         """The calls so far by verb, but for the one watch that begins after each list: it may still be on its way."""
-        made = self.runtime.api.counts.copy()
+        made = (runtime or self.runtime).api.counts.copy()
         assert made.pop("watch", 0) <= made["list"]
         return made
 
@@ -131,6 +132,23 @@ class World:
 
     def delete(self, kind: str, name: str) -> None:
         self.hands.call("DELETE", path(kind, self.namespace, name))
+
+    @contextmanager
+    def full(self) -> Iterator[None]:
+        """A real namespace in which no further pod can be made while the block runs, however long that takes."""
+        way = f"/api/v1/namespaces/{self.namespace}/resourcequotas"
+        self.hands.call("POST", way, body={"metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}})
+        eventually(self._refuses_pods)
+        yield
+        self.hands.call("DELETE", f"{way}/full")
+
+    def _refuses_pods(self) -> bool:
+        body = {"metadata": {"name": "tried"}, "spec": {"containers": [{"name": "main", "image": "x"}]}}
+        try:
+            self.hands.call("POST", path("Pod", self.namespace), query={"dryRun": "All"}, body=body)
+        except ApiError as error:
+            return "exceeded quota" in error.message
+        return False
 
     def owned(self, kind: str, name: str) -> list[tuple[str, Json]]:
         """The fields that are ours, by operation."""
