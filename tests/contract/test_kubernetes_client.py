@@ -137,7 +137,7 @@ def test_another_object_in_its_place_is_no_refusal(api: Api) -> None:
 def test_what_is_forbidden_is_named_as_a_role_does(api: Api, house: KubeHouse) -> None:
     house.faults.append(Fault("WATCH", 403, "Forbidden", "no"))
     path = "/apis/apps/v1/namespaces/prod/deployments"
-    found = failure(api, lambda: list(api.watch(path, "1", 5)))
+    found = failure(api, lambda: list(api.watch(path, "1", 600)))
     assert "watch deployments.apps in namespace prod" in str(found)
     assert "Allow watch on deployments.apps in a Role of namespace prod" in str(found)
 
@@ -225,12 +225,12 @@ def test_an_event_that_is_too_large_ends_the_watch(api: Api, house: KubeHouse, m
     start = str(house.version)
     api.call("POST", MAPS, body=map_of("a", x="y" * 300_000))
     with pytest.raises(ApiError, match="larger"):
-        list(api.watch(MAPS, start, 5))
+        list(api.watch(MAPS, start, 600))
 
 
 def test_a_watch_tells_events_and_bookmarks(api: Api, house: KubeHouse) -> None:
     opened = threading.Event()
-    events = api.watch(MAPS, str(house.version), 5, opened=opened.set)
+    events = api.watch(MAPS, str(house.version), 600, opened=opened.set)
     api.call("POST", MAPS, body=map_of("a"))
     assert next(events)[0] == "ADDED"
     assert opened.is_set()
@@ -242,12 +242,12 @@ def test_a_watch_tells_events_and_bookmarks(api: Api, house: KubeHouse) -> None:
 def test_an_old_version_cannot_be_watched(api: Api, house: KubeHouse) -> None:
     house.forget()
     with pytest.raises(ApiError) as caught:
-        list(api.watch(MAPS, "50", 5))
+        list(api.watch(MAPS, "50", 600))
     assert caught.value.status == 410
 
 
 def test_a_watch_that_is_cut_is_an_error(api: Api, house: KubeHouse) -> None:
-    events = api.watch(MAPS, str(house.version), 5)
+    events = api.watch(MAPS, str(house.version), 600)
     api.call("POST", MAPS, body=map_of("a"))
     next(events)
     house.cut()
@@ -309,7 +309,7 @@ def test_a_program_runs_where_the_operator_allows_it(making: Making, house: Kube
 
 
 def test_a_program_that_does_not_end_is_left(making: Making, house: KubeHouse, tmp_path: Path) -> None:
-    run = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["5"]}
+    run = {"apiVersion": "client.authentication.k8s.io/v1", "command": "sleep", "args": ["600"]}
     api = making(kubeconfig=house.kubeconfig(tmp_path, exec=run), run_plugins=True, timeout=timedelta(milliseconds=200))
     assert failure(api, lambda: api.call("GET", f"{MAPS}/a")).reason is Reason.ENGINE_UNREACHABLE
 
