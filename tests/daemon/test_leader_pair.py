@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import docker
 import httpx
@@ -17,9 +18,11 @@ from reconciler.adapters.clock import SystemClock
 from reconciler.adapters.journal import SqlJournal
 from reconciler.core.record import Record, What
 from reconciler.core.shards import shard_of
+from tests.e2e.running import Daemon
+from tests.support.cluster import eventually
 from tests.support.database import Place
 from tests.support.leases import LeaseApi, lease_api
-from tests.support.pair import Pair, ask, leads
+from tests.support.pair import Pair, apart, ask, leads
 
 
 @pytest.fixture
@@ -67,10 +70,8 @@ def test_one_leads_and_the_other_follows_as_soon_as_it_lets_go(
             assert (ready["ok"], ready["leader"]) == (True, False)
             assert ask(a, "/readyz")["leader"] is True
             assert ask(b, "/livez")["ok"] is True
-            (environment,) = ask(b, "/api/v1/environments")["environments"]
-            assert environment["status"]["reason"] == "NotLeader"
-            assert environment["status"]["revision"] == first
-            assert leader in environment["status"]["message"]
+            status = eventually(lambda: _shown(b, leader))
+            assert (status["reason"], status["revision"]) == ("NotLeader", first)
             assert ask(b, "/api/v1/records?limit=1")["records"][0]["what"] == "JournalBegan"
             assert _metric(a.log("ready")["port"]) == 1.0
             assert _metric(b.log("ready")["port"]) == 0.0
@@ -86,6 +87,13 @@ def test_one_leads_and_the_other_follows_as_soon_as_it_lets_go(
     assert Counter(record.epoch for record in records(pair.journal)).keys() == {1, 2}
 
 
+def _shown(daemon: Daemon, leader: str) -> dict[str, Any]:
+    """The status of the one environment once it names the leader, who may have been unknown at the look before."""
+    (environment,) = ask(daemon, "/api/v1/environments")["environments"]
+    status = environment["status"] or {}
+    return status if leader in status.get("message", "") else {}
+
+
 def _metric(port: int) -> float:
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"authorization": "Bearer " + "t" * 40}).text
     return float(next(line for line in text.splitlines() if line.startswith("reconciler_leader ")).split()[1])
@@ -94,9 +102,7 @@ def _metric(port: int) -> float:
 def test_a_look_that_the_other_is_asked_for_is_passed_on(pair: Pair, hello: dict[str, str]) -> None:
     first = pair.release(hello["1.0"])
     with pair.replica("a").daemon() as a, pair.replica("b").daemon() as b:
-        a.log("ready")
-        b.log("ready")
-        leader, other = (a, b) if ask(a, "/readyz")["leader"] else (b, a)
+        leader, other = apart(a, b)
         leader.synced(first)
         assert ask(other, f"/api/v1/environments/{pair.environment}/reconcile", "POST")["requested"] is True
         leader.log("reconciled", lambda line: "peer" in line["cause"])
@@ -159,9 +165,7 @@ def test_where_the_journal_is_locked_nobody_acts_until_its_holder_knows(
     """A SQLite journal: one that stands still keeps the lock of its file."""
     first = pair.release(hello["1.0"])
     with pair.replica("a").daemon() as a, pair.replica("b").daemon() as b:
-        a.log("ready")
-        b.log("ready")
-        still, other = (a, b) if ask(a, "/readyz")["leader"] else (b, a)
+        still, other = apart(a, b)
         still.synced(first)
         before = pair.instances(raw)
         still.process.send_signal(signal.SIGSTOP)

@@ -11,6 +11,7 @@ import docker
 import httpx
 
 from tests.e2e.running import Daemon, House
+from tests.support.cluster import eventually
 
 DURATION = 10
 """Of the Lease, in seconds: long enough for a busy machine, short enough to wait for its end."""
@@ -83,6 +84,16 @@ def ask(daemon: Daemon, path: str, method: str = "GET") -> dict[str, Any]:
     headers = {"authorization": "Bearer " + "t" * 40}
     found: dict[str, Any] = httpx.request(method, f"http://127.0.0.1:{port}{path}", headers=headers, timeout=60).json()
     return found
+
+
+def apart(one: Daemon, other: Daemon) -> tuple[Daemon, Daemon]:
+    """The one that leads and the one that does not, once one does: who is ready may still be about to win the lease."""
+
+    def leading() -> list[Daemon]:
+        return [each for each in (one, other) if ask(each, "/readyz")["leader"]]
+
+    (leader,) = eventually(leading)
+    return leader, other if leader is one else one
 
 
 def leads(daemon: Daemon, after: int = 0) -> int:
