@@ -104,7 +104,7 @@ def test_a_version_that_does_not_become_well_goes_back(house: Shop, image: Image
         house.merge(*bad, deadline="20s")
         daemon.log("reconciled", lambda line: "Quarantined" in line["services"].get("shop", ""))
         eventually(lambda: house.maps() == {"settings": {"size": "1"}} and house.images() == [image("1.0")])
-        assert house.status()["health"] == "Healthy"
+        eventually(lambda: house.status()["health"] == "Healthy")
         assert daemon.stop() == 0
     assert "RolledBack" in house.told()
 
