@@ -162,14 +162,18 @@ def _turn(cluster: Given, *, alone: bool) -> AbstractContextManager[None]:
     return turn(cluster.own.directory, alone=alone) if cluster.own is not None else contextlib.nullcontext()
 
 
+@pytest.fixture
+def cluster_turn(request: pytest.FixtureRequest, cluster: Given) -> Iterator[None]:
+    """A turn at the cluster. Whoever asks for `own_cluster` has the cluster for itself during the test."""
+    with _turn(cluster, alone="own_cluster" in request.fixturenames):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _take_turns(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whoever asks for `own_cluster` has the cluster for itself during the test."""
-    if "cluster" not in request.fixturenames:
-        yield
-        return
-    with _turn(request.getfixturevalue("cluster"), alone="own_cluster" in request.fixturenames):
-        yield
+def _take_turns(request: pytest.FixtureRequest) -> None:
+    """For all that name the cluster; a fixture that asks for it on the way takes a turn itself."""
+    if "cluster" in request.fixturenames:
+        request.getfixturevalue("cluster_turn")
 
 
 @pytest.fixture(scope="session")

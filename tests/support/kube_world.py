@@ -193,7 +193,9 @@ def either(request: pytest.FixtureRequest, directory: Path) -> Iterator[World]:
         with kube_house() as house, kube_world(house.kubeconfig(directory), ENVIRONMENT, house) as built:
             yield built
         return
-    cluster, namespace = request.getfixturevalue("cluster"), request.getfixturevalue("namespace")
+    cluster = request.getfixturevalue("cluster")
+    request.getfixturevalue("cluster_turn")
+    namespace = request.getfixturevalue("namespace")
     with kube_world(cluster.kubeconfig, namespace) as built:
         yield built
 
