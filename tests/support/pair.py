@@ -10,6 +10,7 @@ from typing import Any
 import docker
 import httpx
 
+from reconciler.daemon import EXIT_NOT_LEADER
 from tests.e2e.running import Daemon, House
 from tests.support.cluster import eventually
 
@@ -94,6 +95,22 @@ def apart(one: Daemon, other: Daemon) -> tuple[Daemon, Daemon]:
 
     (leader,) = eventually(leading)
     return leader, other if leader is one else one
+
+
+def gave_up(daemon: Daemon, after: int = 0) -> bool:
+    """Wait until one that lost its lease acts no more; whether it stands by.
+
+    Its steps and its threads may end in what is left of the lease, which is nothing. Where they do not, the program
+    does, and whatever supervises it starts it again.
+    """
+
+    def over() -> bool:
+        ended = daemon.process.poll() is not None
+        return ended or any(line["event"] == "acting no more" for line in daemon.logs[after:])
+
+    eventually(over)
+    assert daemon.process.poll() in (None, EXIT_NOT_LEADER)
+    return daemon.process.poll() is None
 
 
 def leads(daemon: Daemon, after: int = 0) -> int:
