@@ -173,7 +173,7 @@ def kube_world(
     **settings: Any,
 ) -> Iterator[World]:
     """An environment in `namespace`, watched; nothing is listed yet."""
-    chosen = KubernetesSettings("here", kubeconfig, **{"timeout": timedelta(seconds=10), **settings})
+    chosen = KubernetesSettings("here", kubeconfig, **{"timeout": timedelta(minutes=1), **settings})
     clock, vault = Ahead(), Vault()
     site = Site(namespace, GatewaySettings(gateway) if gateway else None, cluster_scoped)
     runtime = KubernetesRuntime(chosen, {ENVIRONMENT: site}, OWNER, vault, clock)
