@@ -47,7 +47,8 @@ class Engine:
 
     def stands(self, spec: ServiceSpec, name: str = "web") -> Group:
         def found(live: LiveState) -> list[Group]:
-            return [one for one in live.groups if (one.name, one.version, one.settled) == (name, version(spec), True)]
+            mine = [one for one in live.groups if (one.name, one.version) == (name, version(spec))]
+            return [one for one in mine if one.settled and one.ready == spec.replicas]  # of watches of two kinds
 
         return found(self.until(found))[0]
 
@@ -99,9 +100,10 @@ def test_a_group_is_what_was_declared_and_settles(site: Engine) -> None:
     assert (group.image, group.operated, group.replicas) == (spec.image.pinned, effect.operated, 2)
     assert (group.ready, group.settled, group.differences) == (0, False, ())
     assert site.stands(spec).ready == 2
-    instances = site.live().instances
+    well = {(Phase.RUNNING, HealthStatus.HEALTHY, True)}
+    live = site.until(lambda live: {(one.phase, one.health, one.serving) for one in live.instances} == well)
+    instances = live.instances
     assert {(one.service, one.version, one.image) for one in instances} == {("web", version(spec), spec.image.pinned)}
-    assert {(one.phase, one.health, one.serving) for one in instances} == {(Phase.RUNNING, HealthStatus.HEALTHY, True)}
     assert site.live(spec.image.pinned).images[spec.image.pinned].status is ImageStatus.PRESENT
     site.runtime.apply(effect)
     assert site.live().groups[0].settled, "the same again changes nothing"

@@ -46,11 +46,13 @@ def healthy(live: LiveState, spec: ServiceSpec) -> list[Instance]:
 
 
 def up(world: World, spec: ServiceSpec, name: str = "web") -> LiveState:
-    """The live state once the group stands."""
+    """The live state once the group stands. Each kind has a watch of its own, so its pods may be shown after it."""
 
     def stands(live: LiveState) -> bool:
         group = next((one for one in live.groups if one.name == name), None)
-        return group is not None and group.settled and group.version == version(spec)
+        if group is None or not group.settled or group.version != version(spec):
+            return False
+        return group.ready == len(healthy(live, spec)) == spec.replicas
 
     return world.until(stands)
 
@@ -70,8 +72,8 @@ def test_a_group_comes_up_is_updated_and_goes(world: World, image: Image) -> Non
     with world.full():
         world.runtime.apply(ensure(new))
         assert not world.group().settled  # by what the controller said of the old one it would be
-    live = world.until(lambda live: live.groups[0].settled and len(live.instances) == 2)
-    assert len(healthy(live, new)) == 2
+    up(world, new)
+    world.until(lambda live: len(live.instances) == 2)
 
     world.runtime.apply(RemoveRoute("web", ENVIRONMENT))
     world.runtime.apply(RemoveGroup("web", ENVIRONMENT))
