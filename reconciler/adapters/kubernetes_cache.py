@@ -208,6 +208,11 @@ class Cache:
             self._changed.notify_all()
             return new
 
+    def outdated(self, kind: str) -> None:
+        """What is known of a kind is too old to be followed any more: until it is listed anew nobody knows it."""
+        with self._changed:
+            self._shelves[kind].filled = False
+
     def _drop(self, shelf: _Shelf, name: str, uid: str) -> None:
         known = shelf.objects.get(name)
         if known is not None and known["metadata"]["uid"] == uid:

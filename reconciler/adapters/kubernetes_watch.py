@@ -83,6 +83,7 @@ class Watch:
             except ApiError as error:
                 if error.status == 410:
                     self._version = ""
+                    self._cache.outdated(self._kind)
                     self._breathe()
                 elif error.status == UNANSWERED and self._open:
                     self._cache.parted(self._kind)

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from reconciler.adapters import kubernetes_cache, kubernetes_client, kubernetes_watch
-from reconciler.adapters.kubernetes_cache import Cache, small
 from reconciler.adapters.kubernetes_runtime import KubernetesRuntime
-from reconciler.core import kubernetes_slim, names
+from reconciler.core import names
 from reconciler.core.errors import Reason, ReconcilerError, Retryable, Stalled
 from reconciler.core.kubernetes_slim import slim
 from reconciler.core.steps import RemoveGroup
@@ -132,6 +131,24 @@ def test_versions_that_expired_are_listed_anew(world: World, house: KubeHouse) -
     assert lists(world) > KINDS
 
 
+def test_what_expired_is_shown_to_nobody(world: World, house: KubeHouse) -> None:
+    world.runtime.apply(ensure(service()))
+    settled(world)
+    house.hush(True)
+    world.delete("Deployment", "web")
+    house.forget()
+    house.events.clear()
+    refused = Fault(f"GET /apis/apps/v1/namespaces/{ENVIRONMENT}/deployments ", 503, "ServiceUnavailable", times=10**6)
+    house.faults.append(refused)
+    house.hush(False)
+    house.cut()
+    soon(lambda: refused.times < 10**6)
+    assert isinstance(raised(world.runtime), Retryable)
+    house.faults.remove(refused)
+    soon(lambda: raised(world.runtime) is None)
+    assert world.live().groups == ()
+
+
 def test_a_bookmark_saves_the_list(world: World, house: KubeHouse) -> None:
     settled(world)
     house.forget()
@@ -194,35 +211,6 @@ def test_what_a_write_was_answered_is_not_read_again_as_news(
     world.change("Deployment", "web", {"spec": {"replicas": 3}})
     world.until(lambda live: any(group.replicas == 3 for group in live.groups))
     assert "Deployment web" in read
-
-
-def test_what_the_controller_notes_makes_nobody_look_at_the_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    about = {"name": "web", "uid": "u", "resourceVersion": "1", "generation": 1, "annotations": {"team": "blue"}}
-    before = small({"kind": "Deployment", "metadata": about, "spec": {}, "status": {}})
-    monkeypatch.setattr(kubernetes_slim, "changes", lambda *given: pytest.fail("looked at again"))
-    revised = {**about, "annotations": {"team": "blue", "deployment.kubernetes.io/revision": "2"}}
-    found = small({"kind": "Deployment", "metadata": revised, "spec": {}, "status": {"replicas": 1}}, before)
-    assert (found["metadata"]["annotations"], found["status"]) == (revised["annotations"], {"replicas": 1})
-    monkeypatch.undo()
-    other = {**revised, "annotations": {"team": "green"}}
-    monkeypatch.setattr(kubernetes_slim, "changes", lambda *given: ["looked at again"])
-    found = small({"kind": "Deployment", "metadata": other, "spec": {}, "status": {}}, before)
-    assert "looked at again" in found["differences"]
-
-
-def seen(name: str, version: int, **more: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}, **more}
-
-
-def test_a_list_that_is_older_than_an_own_write_does_not_undo_it() -> None:
-    cache = Cache(["Deployment"])
-    cache.filled("Deployment", [seen("changed", 1), seen("gone", 2), seen("old", 3)], "3")
-    cache.saw("Deployment", "MODIFIED", seen("changed", 11, by="us"))
-    cache.saw("Deployment", "MODIFIED", seen("made", 12))
-    cache.removed("Deployment", "gone", "uid-gone")
-    assert cache.filled("Deployment", [seen("changed", 9), seen("gone", 2)], "10")
-    found = cache.snapshot()["Deployment"]
-    assert {name: one["metadata"]["resourceVersion"] for name, one in found.items()} == {"changed": "11", "made": "12"}
 
 
 def test_what_we_deleted_does_not_come_back_by_late_news(world: World, house: KubeHouse) -> None:
