@@ -161,11 +161,9 @@ def answers(host: str) -> bool:
 
 def _still_answers(known: Engine) -> bool:
     """One of our own that is alive is waited for, however slow it is: others may be using it."""
-    end = time.monotonic() + DEADLINE
-    while not answers(known.host):
-        if known.dockerd is None or not alive(known.dockerd) or time.monotonic() > end:
-            return False
-    return True
+    if known.dockerd is None:
+        return answers(known.host)
+    return _comes(lambda: answers(known.host), known.dockerd)
 
 
 def _adopted() -> str:
@@ -290,14 +288,21 @@ def alive(started: Started) -> bool:
     return bool(started.born) and born(started.pid) == started.born
 
 
-def _wait(ready: Callable[[], bool], started: Started, log: Path, name: str) -> None:
+def _comes(ready: Callable[[], bool], started: Started) -> bool:
+    """Whether it is ready in time, and before its program ends."""
     end = time.monotonic() + DEADLINE
     while not ready():
         if not alive(started) or time.monotonic() > end:
-            stop(started)
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise SystemExit(f"{name} did not start. The end of {log.name} says:\n{last}")
+            return False
         time.sleep(0.05)
+    return True
+
+
+def _wait(ready: Callable[[], bool], started: Started, log: Path, name: str) -> None:
+    if not _comes(ready, started):
+        stop(started)
+        last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise SystemExit(f"{name} did not start. The end of {log.name} says:\n{last}")
 
 
 def stop(started: Started) -> None:
