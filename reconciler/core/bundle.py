@@ -21,7 +21,7 @@ from reconciler.core import (
     quantity,
     rules_native,
 )
-from reconciler.core.bundle_inventory import TIME_TO_LIVE
+from reconciler.core.bundle_inventory import TIME_TO_LIVE, removes_itself
 from reconciler.core.bundle_objects import Found
 from reconciler.core.bundle_rendering import Rendering, Tool
 from reconciler.core.bundle_sources import KUSTOMIZATIONS, UnfitError
@@ -30,7 +30,6 @@ from reconciler.core.errors import Reason, Rejected, Stalled
 from reconciler.core.fields import Table, given
 from reconciler.core.files import Files
 from reconciler.core.kubernetes_identity import Identity
-from reconciler.core.kubernetes_json import table
 from reconciler.core.model import Bundle, DriftPolicy, ImageRef, Problem, ServiceSpec
 from reconciler.core.overlay import Manifest, NoFileError, ordered, resolve
 from reconciler.core.policy import Allow
@@ -273,9 +272,10 @@ def remarks(bundle: Bundle) -> Iterator[str]:
             "and a return to an older version need not bring the older image back"
         )
     for each in objects:
-        if each["kind"] == "Job" and TIME_TO_LIVE in table(each, "spec"):
+        about = kubernetes_identity.identity(each)
+        if removes_itself(about, each):
             yield (
-                f"{kubernetes_identity.identity(each).shown} is applied without {TIME_TO_LIVE}: it stays until Git no "
+                f"{about.shown} is applied without {TIME_TO_LIVE}: it stays until Git no "
                 "longer declares it, for if the cluster removed it, it would be made anew and run again"
             )
 

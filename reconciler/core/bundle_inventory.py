@@ -155,9 +155,14 @@ def rendered(declared: Json, identity: Identity, place: Place, environment: str,
     if isinstance(plain, dict) and all(isinstance(value, str) for value in plain.values()):
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in found.pop("stringData").items()}
         found["data"] = {**table(found, "data"), **encoded}
-    if identity[:2] == ("batch", "Job") and TIME_TO_LIVE in table(found, "spec"):
+    if removes_itself(identity, found):
         found["spec"] = {key: value for key, value in found["spec"].items() if key != TIME_TO_LIVE}
     return found
+
+
+def removes_itself(about: Identity, declared: Json) -> bool:
+    """Whether an object is a Job that the cluster would remove some time after its end."""
+    return about[:2] == ("batch", "Job") and TIME_TO_LIVE in table(declared, "spec")
 
 
 def entry_of(wanted: Json, identity: Identity, version: str) -> Entry:

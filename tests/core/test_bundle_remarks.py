@@ -22,8 +22,15 @@ def test_images_that_are_not_pinned_are_remarked():
     assert said("b:1", "c:1") == ["2 images are not pinned by digest (b"]
 
 
-@pytest.mark.parametrize(("spec", "told"), [("{}", 0), ("{ttlSecondsAfterFinished: 9}", 1)])
-def test_a_job_that_the_cluster_would_remove_is_remarked(spec, told):
-    job = f"apiVersion: batch/v1\nkind: Job\nmetadata: {{name: once}}\nspec: {spec}\n"
+@pytest.mark.parametrize(
+    ("group", "spec", "told"),
+    [
+        ("batch", "{}", 0),
+        ("batch", "{ttlSecondsAfterFinished: 9}", 1),
+        ("batch.volcano.sh", "{ttlSecondsAfterFinished: 9}", 0),
+    ],
+)
+def test_a_job_that_the_cluster_would_remove_is_remarked(group, spec, told):
+    job = f"apiVersion: {group}/v1\nkind: Job\nmetadata: {{name: once}}\nspec: {spec}\n"
     said = list(bundle.remarks(Bundles({"apps/shop/a.yaml": job}).bundle()))
     assert sum(text.startswith("Job once is applied without ttlSecondsAfterFinished") for text in said) == told
