@@ -41,13 +41,14 @@ class SessionLock:
         """Take it. `over`: go on where another session has it. Raises Stalled(JOURNAL_LOCKED) and Retryable."""
         self._place = place
         self._key = key
+        self._held = False
         with transaction(engine, place) as connection:
-            self._held = bool(connection.exec_driver_sql(_TRY.format(key=key)).scalar_one())
+            self._take(connection)
             holder = "" if self._held else connection.execute(text(_HOLDER), {"key": key}).scalar_one()
         if not self._held and not over:
             raise self._locked(str(holder))
         event.listen(engine, "connect", self._again)
-        event.listen(engine, "begin", self._at_last)
+        event.listen(engine, "begin", self._take)
 
     def _again(self, connection: Any, _record: object) -> None:  # noqa: ANN401 (of pg8000, which has no types)
         self._held = False
@@ -61,8 +62,8 @@ class SessionLock:
         cursor.close()
         connection.commit()
 
-    def _at_last(self, connection: Connection) -> None:
-        """At the beginning of a transaction. What is taken is kept, also where the transaction fails."""
+    def _take(self, connection: Connection) -> None:
+        """In a transaction, at its beginning. What is taken is kept, also where the transaction fails."""
         if not self._held:
             self._held = bool(connection.exec_driver_sql(_TRY.format(key=self._key)).scalar_one())
 
@@ -78,7 +79,7 @@ class SessionLock:
     def release(self, writing: Engine) -> None:
         """Let go, before the session ends: the server would notice that only later."""
         event.remove(writing, "connect", self._again)
-        event.remove(writing, "begin", self._at_last)
+        event.remove(writing, "begin", self._take)
         with suppress(ReconcilerError), transaction(writing, self._place) as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({self._key})")
         writing.dispose()

@@ -118,7 +118,8 @@ def test_a_cut_watch_is_taken_up_where_it_ended(world: World, house: KubeHouse) 
     assert lists(world) == KINDS
 
 
-def test_versions_that_expired_are_listed_anew(world: World, house: KubeHouse) -> None:
+def expire(world: World, house: KubeHouse) -> None:
+    """The group goes while nothing is heard, and then it is too long ago for the watches to tell of it."""
     world.runtime.apply(ensure(service()))
     settled(world)
     house.hush(True)
@@ -127,21 +128,19 @@ def test_versions_that_expired_are_listed_anew(world: World, house: KubeHouse) -
     house.events.clear()
     house.hush(False)
     house.cut()
+
+
+def test_versions_that_expired_are_listed_anew(world: World, house: KubeHouse) -> None:
+    expire(world, house)
     world.until(lambda live: not live.groups)
     assert lists(world) > KINDS
 
 
 def test_what_expired_is_shown_to_nobody(world: World, house: KubeHouse) -> None:
-    world.runtime.apply(ensure(service()))
     settled(world)
-    house.hush(True)
-    world.delete("Deployment", "web")
-    house.forget()
-    house.events.clear()
     refused = Fault(f"GET /apis/apps/v1/namespaces/{ENVIRONMENT}/deployments ", 503, "ServiceUnavailable", times=10**6)
-    house.faults.append(refused)
-    house.hush(False)
-    house.cut()
+    house.faults.append(refused)  # of lists only
+    expire(world, house)
     soon(lambda: refused.times < 10**6)
     assert isinstance(raised(world.runtime), Retryable)
     house.faults.remove(refused)

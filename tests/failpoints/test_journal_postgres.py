@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -14,7 +14,7 @@ from reconciler.adapters import journal_postgres_url, journal_writer
 from reconciler.adapters.journal import SqlJournal
 from reconciler.adapters.journal_postgres_lock import key_of
 from reconciler.core.errors import Fenced, Reason, Retryable, Stalled
-from reconciler.core.record import Entry, What
+from reconciler.core.record import Entry, Record, What
 from reconciler.settings import JournalSettings
 from tests.support.cluster import eventually
 from tests.support.database import Place, Wire
@@ -66,18 +66,25 @@ def locked(url: str) -> bool:
     return said.value.reason is Reason.JOURNAL_LOCKED
 
 
+@contextmanager
+def standing_still(journal: SqlJournal, wire: Wire, point: Point, number: int) -> Iterator[Future[Sequence[Record]]]:
+    """An append of `number` that stands still at `point` until the wire is released; what it comes to."""
+    with ThreadPoolExecutor(1) as pool:
+        wire.at(*point, "hold")
+        pending = pool.submit(journal.append, numbered(number))
+        assert wire.reached.wait(60)
+        yield pending
+
+
 @pytest.mark.parametrize("point", [FENCE, HELD, INSERT, COMMIT])
 @pytest.mark.usefixtures("hurry")
 def test_a_daemon_that_stands_still_in_an_append_is_fenced_by_the_next(
     database: Place, wire: Wire, point: Point
 ) -> None:
     """As one that is stopped past its lease and goes on later, at each place where it can stand."""
-    with daemon(database.remote(wire.port), login=database.login) as old, ThreadPoolExecutor(1) as pool:
+    with daemon(database.remote(wire.port), login=database.login) as old:
         old.append(numbered(1))
-        wire.at(*point, "hold")
-        pending = pool.submit(old.append, numbered(2))
-        assert wire.reached.wait(60)
-        with daemon(database.url, take_over=True) as new:
+        with standing_still(old, wire, point, 2) as pending, daemon(database.url, take_over=True) as new:
             assert new.epoch == 2
             new.append(numbered(3))
             wire.release()
@@ -94,31 +101,29 @@ def test_a_daemon_that_stands_still_in_an_append_is_fenced_by_the_next(
 def test_a_daemon_that_stands_still_in_an_append_keeps_its_lock_as_long_as_its_session(
     database: Place, wire: Wire, point: Point
 ) -> None:
-    with daemon(database.remote(wire.port), login=database.login) as journal, ThreadPoolExecutor(1) as pool:
+    with daemon(database.remote(wire.port), login=database.login) as journal:
         journal.append(numbered(1))
-        wire.at(*point, "hold")
-        pending = pool.submit(journal.append, numbered(2))
-        assert wire.reached.wait(60)
-        assert locked(database.url)
-        wire.release()
-        assert pending.result(timeout=120)[0].epoch == 1
+        with standing_still(journal, wire, point, 2) as pending:
+            assert locked(database.url)
+            wire.release()
+            assert pending.result(timeout=120)[0].epoch == 1
         assert numbers(journal) == {1: 1, 2: 1}
 
 
 @pytest.mark.usefixtures("hurry")
 def test_what_was_committed_before_the_next_epoch_is_confirmed_also_late(database: Place, wire: Wire) -> None:
-    with daemon(database.remote(wire.port), login=database.login) as old, ThreadPoolExecutor(1) as pool:
-        wire.at(*ANSWER, "hold")
-        pending = pool.submit(old.append, numbered(1))
-        assert wire.reached.wait(60)
-        with daemon(database.url, take_over=True) as new:
-            wire.release()
-            (record,) = pending.result(timeout=120)
-            assert record.epoch == 1
-            with pytest.raises(Fenced):
-                old.append(numbered(2))
-            assert numbers(new) == {1: 1}
-            assert new.verify().problem == ""
+    with (
+        daemon(database.remote(wire.port), login=database.login) as old,
+        standing_still(old, wire, ANSWER, 1) as pending,
+        daemon(database.url, take_over=True) as new,
+    ):
+        wire.release()
+        (record,) = pending.result(timeout=120)
+        assert record.epoch == 1
+        with pytest.raises(Fenced):
+            old.append(numbered(2))
+        assert numbers(new) == {1: 1}
+        assert new.verify().problem == ""
 
 
 @pytest.mark.parametrize("point", [FENCE, HELD, INSERT, COMMIT, ANSWER])
@@ -143,10 +148,10 @@ def test_a_commit_whose_outcome_stays_unknown_is_said_and_may_turn_up(
     database: Place, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_writer, "SETTLE_SECONDS", 0.3)
-    with daemon(database.remote(wire.port), login=database.login) as journal, ThreadPoolExecutor(1) as pool:
-        wire.at(*ANSWER, "hold")
-        pending = pool.submit(journal.append, numbered(1))
-        assert wire.reached.wait(60)
+    with (
+        daemon(database.remote(wire.port), login=database.login) as journal,
+        standing_still(journal, wire, ANSWER, 1) as pending,
+    ):
         wire.close()
         with pytest.raises(Retryable) as said:
             pending.result(timeout=120)
